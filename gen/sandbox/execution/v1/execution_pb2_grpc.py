@@ -65,6 +65,11 @@ class ExecutionServiceStub:
                 request_serializer=sandbox_dot_execution_dot_v1_dot_execution__pb2.ListExecutionsRequest.SerializeToString,
                 response_deserializer=sandbox_dot_execution_dot_v1_dot_execution__pb2.ListExecutionsResponse.FromString,
                 _registered_method=True)
+        self.CancelExecution = channel.unary_unary(
+                '/sandbox.execution.v1.ExecutionService/CancelExecution',
+                request_serializer=sandbox_dot_execution_dot_v1_dot_execution__pb2.CancelExecutionRequest.SerializeToString,
+                response_deserializer=sandbox_dot_execution_dot_v1_dot_execution__pb2.ExecutionState.FromString,
+                _registered_method=True)
         self.WatchExecution = channel.unary_stream(
                 '/sandbox.execution.v1.ExecutionService/WatchExecution',
                 request_serializer=sandbox_dot_execution_dot_v1_dot_execution__pb2.WatchExecutionRequest.SerializeToString,
@@ -125,6 +130,14 @@ class ExecutionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CancelExecution(self, request, context):
+        """Ends an execution: its process tree is dead when this answers. One that has
+        ended already is left as it ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchExecution(self, request, context):
         """Output and status changes as they are committed, from `after` on, ending
         with the result. A caller that was cut off resumes with the last id that it
@@ -161,6 +174,11 @@ def add_ExecutionServiceServicer_to_server(servicer, server):
                     servicer.ListExecutions,
                     request_deserializer=sandbox_dot_execution_dot_v1_dot_execution__pb2.ListExecutionsRequest.FromString,
                     response_serializer=sandbox_dot_execution_dot_v1_dot_execution__pb2.ListExecutionsResponse.SerializeToString,
+            ),
+            'CancelExecution': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelExecution,
+                    request_deserializer=sandbox_dot_execution_dot_v1_dot_execution__pb2.CancelExecutionRequest.FromString,
+                    response_serializer=sandbox_dot_execution_dot_v1_dot_execution__pb2.ExecutionState.SerializeToString,
             ),
             'WatchExecution': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchExecution,
@@ -309,6 +327,33 @@ class ExecutionService:
             '/sandbox.execution.v1.ExecutionService/ListExecutions',
             sandbox_dot_execution_dot_v1_dot_execution__pb2.ListExecutionsRequest.SerializeToString,
             sandbox_dot_execution_dot_v1_dot_execution__pb2.ListExecutionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelExecution(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sandbox.execution.v1.ExecutionService/CancelExecution',
+            sandbox_dot_execution_dot_v1_dot_execution__pb2.CancelExecutionRequest.SerializeToString,
+            sandbox_dot_execution_dot_v1_dot_execution__pb2.ExecutionState.FromString,
             options,
             channel_credentials,
             insecure,

@@ -59,6 +59,10 @@ class ExecutionServiceStub:
     """The result, after at most `wait` seconds. FAILED_PRECONDITION while there is none."""
     ListExecutions: _grpc.UnaryUnaryMultiCallable[_execution_pb2.ListExecutionsRequest, _execution_pb2.ListExecutionsResponse]
     """The session's executions, newest first."""
+    CancelExecution: _grpc.UnaryUnaryMultiCallable[_execution_pb2.CancelExecutionRequest, _execution_pb2.ExecutionState]
+    """Ends an execution: its process tree is dead when this answers. One that has
+    ended already is left as it ended.
+    """
     WatchExecution: _grpc.UnaryStreamMultiCallable[_execution_pb2.WatchExecutionRequest, _execution_pb2.ExecutionEvent]
     """Output and status changes as they are committed, from `after` on, ending
     with the result. A caller that was cut off resumes with the last id that it
@@ -96,6 +100,10 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     """The result, after at most `wait` seconds. FAILED_PRECONDITION while there is none."""
     ListExecutions: _aio.UnaryUnaryMultiCallable[_execution_pb2.ListExecutionsRequest, _execution_pb2.ListExecutionsResponse]  # type: ignore[assignment]
     """The session's executions, newest first."""
+    CancelExecution: _aio.UnaryUnaryMultiCallable[_execution_pb2.CancelExecutionRequest, _execution_pb2.ExecutionState]  # type: ignore[assignment]
+    """Ends an execution: its process tree is dead when this answers. One that has
+    ended already is left as it ended.
+    """
     WatchExecution: _aio.UnaryStreamMultiCallable[_execution_pb2.WatchExecutionRequest, _execution_pb2.ExecutionEvent]  # type: ignore[assignment]
     """Output and status changes as they are committed, from `after` on, ending
     with the result. A caller that was cut off resumes with the last id that it
@@ -160,6 +168,16 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_execution_pb2.ListExecutionsResponse, _abc.Awaitable[_execution_pb2.ListExecutionsResponse]]:
         """The session's executions, newest first."""
+
+    @_abc_1.abstractmethod
+    def CancelExecution(
+        self,
+        request: _execution_pb2.CancelExecutionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_execution_pb2.ExecutionState, _abc.Awaitable[_execution_pb2.ExecutionState]]:
+        """Ends an execution: its process tree is dead when this answers. One that has
+        ended already is left as it ended.
+        """
 
     @_abc_1.abstractmethod
     def WatchExecution(

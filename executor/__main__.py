@@ -1,0 +1,59 @@
+"""`python -m executor`: the daemon of one sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+from executor.privileges import drop_root
+from executor.settings import Settings
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    settings = Settings.read(os.environ)
+    # What a child could read in /proc is gone before there is a child.
+    os.environ.clear()
+    if os.geteuid() == 0:
+        if settings.uid is None:
+            sys.exit("started as root without SANDBOX_UID: refusing to run code as root")
+        drop_root(settings.uid, _needed(settings))
+    sys.exit(asyncio.run(_serve(settings)))
+
+
+def _needed(settings: Settings) -> list[Path]:
+    """What stays reachable after root is given up."""
+    from executor.bwrap import Tools
+
+    paths = [*Tools.find().needed_paths(), *map(Path, sys.path), Path(sys.prefix)]
+    paths += [settings.workspace, settings.state]
+    if settings.link_target.startswith("unix:"):
+        # The directory: the socket itself is another file after exec_svc restarts.
+        paths.append(Path(settings.link_target.removeprefix("unix:")).parent)
+    return [path for path in paths if path.exists()]
+
+
+async def _serve(settings: Settings) -> int:
+    # Imported here: as root, nothing of ours is loaded but what gives root up.
+    from executor.link import Link
+    from executor.runs import Runs
+    from executor.spool import Spool
+
+    spool = Spool(settings.state)
+    runs = Runs(settings.workspace, spool)
+    link = Link(settings, runs, spool)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, link.done.set)
+    await link.run()
+    await runs.stop()
+    spool.close()
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""The runs of one session: from a Run message to a Finished message."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sandbox.executor.v1 import link_pb2 as pb
+
+from executor import artifacts, outcome
+from executor.bwrap import IsolationError, Tools, default_environment
+from executor.pool import Pool
+from executor.sandbox import Job, Sandbox
+from executor.spool import Spool
+from executor.trace import Trace
+
+log = logging.getLogger(__name__)
+
+MAX_OUTPUT_BYTES = 10 * 1024 * 1024  # kept of each of stdout and stderr
+IDLE_SANDBOXES = 2
+
+Key = tuple[str, int]
+
+
+@dataclass(slots=True)
+class _Run:
+    """One run in progress. `stopped` is why it was killed, once it was."""
+
+    sandbox: Sandbox | None = None
+    stopped: str | None = None
+    kept: dict[str, int] = field(default_factory=lambda: {"stdout": 0, "stderr": 0})
+    # The first bytes of a character whose last ones are still in the pipe.
+    partial: dict[str, bytes] = field(default_factory=lambda: {"stdout": b"", "stderr": b""})
+    truncated: set[str] = field(default_factory=set)
+
+    def stop(self, why: str) -> None:
+        if self.stopped is None:
+            self.stopped = why
+            if self.sandbox is not None:
+                self.sandbox.kill()
+
+
+class Runs:
+    """Starts, cancels and lists runs. What happens to them goes into the spool."""
+
+    def __init__(self, workspace: Path, spool: Spool) -> None:
+        self._workspace = workspace
+        self._spool = spool
+        self._config = pb.SessionConfig()
+        self._tools: Tools | None = None
+        self._pool = Pool(self._make, IDLE_SANDBOXES)
+        self._running: dict[Key, _Run] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def configure(self, config: pb.SessionConfig) -> str:
+        """Applies a session's configuration. Answers why nothing can run here, or ""."""
+        self._config = config
+        try:
+            await self._pool.prove()
+        except (IsolationError, OSError) as error:
+            return str(error)
+        # An ephemeral session has one run; what it needs is made already.
+        if not config.ephemeral:
+            self._pool.refill()
+        return ""
+
+    def known(self) -> list[pb.RunRef]:
+        """Every run whose end exec_svc has not confirmed."""
+        running = [pb.RunRef(execution_id=name, attempt=n) for name, n in self._running]
+        return running + self._spool.unfinished_business()
+
+    def start(self, run: pb.Run) -> None:
+        """Starts a run, unless it is known: exec_svc may repeat what it is not sure of."""
+        key = _key(run.run)
+        if key in map(_key, self.known()):
+            return
+        self._running[key] = state = _Run()
+        task = asyncio.create_task(self._run(run, state))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def cancel(self, ref: pb.RunRef) -> None:
+        """Kills a run; one that is not here has ended, and its end is on the way."""
+        run = self._running.get(_key(ref))
+        if run is not None:
+            run.stop("cancelled")
+
+    async def stop(self) -> None:
+        """Kills every run and waits until each has its Finished in the spool."""
+        for run in self._running.values():
+            run.stop("stopped with its session")
+        await asyncio.gather(*self._tasks)
+        await self._pool.close()
+
+    async def _make(self) -> Sandbox:
+        if self._tools is None:
+            self._tools = Tools.find()
+        return await Sandbox.make(self._tools, self._workspace)
+
+    async def _run(self, run: pb.Run, state: _Run) -> None:
+        trace = Trace(run.traceparent)
+        begun = time.monotonic()
+        moment = artifacts.mark()
+        with trace.span("executor.run"):
+            started = pb.Started(run=run.run)
+            started.started_at.GetCurrentTime()
+            self._spool.append(pb.ConnectRequest(started=started))
+            try:
+                ended = await self._isolated(run, state, trace)
+                files = await asyncio.to_thread(artifacts.changed_since, self._workspace, moment)
+                ended.artifacts.extend(files)
+            except (IsolationError, OSError) as error:
+                log.error("run refused: %s", error)  # noqa: TRY400  # known, typed
+                ended = outcome.refused(str(error))
+            ended.duration_ms = (time.monotonic() - begun) * 1000
+            ended.stdout_truncated = "stdout" in state.truncated
+            ended.stderr_truncated = "stderr" in state.truncated
+        finished = pb.Finished(run=run.run, outcome=ended, spans=trace.spans)
+        finished.finished_at.GetCurrentTime()
+        # In one step of the loop: at no moment is the run in neither place.
+        self._spool.append(pb.ConnectRequest(finished=finished))
+        del self._running[_key(run.run)]
+
+    async def _isolated(self, run: pb.Run, state: _Run, trace: Trace) -> pb.Outcome:
+        job = Job(
+            language=run.language,
+            code=run.code,
+            event_json=run.event_json,
+            stdin=run.stdin if run.HasField("stdin") else None,
+            env={**default_environment(), **self._config.env_vars, **run.env_vars},
+            memory_bytes=self._config.memory_bytes,
+            max_processes=self._config.max_processes,
+            timeout_seconds=run.timeout_seconds,
+        )
+        sandbox = await self._pool.take()
+        try:
+            state.sandbox = sandbox
+            if state.stopped is not None:
+                sandbox.kill()
+            loop = asyncio.get_running_loop()
+            clock = loop.call_later(run.timeout_seconds, state.stop, "timeout")
+
+            async def output(stream: str, data: bytes) -> None:
+                data = state.partial[stream] + data
+                whole = _whole_characters(data)
+                state.partial[stream] = data[whole:]
+                await self._output(run.run, state, stream, data[:whole])
+
+            try:
+                with trace.span("sandbox.run"):
+                    end = await sandbox.run(job, output)
+                for stream, rest in state.partial.items():
+                    await self._output(run.run, state, stream, rest)
+            finally:
+                clock.cancel()
+        finally:
+            state.sandbox = None
+            await sandbox.close()
+        return outcome.decide(
+            end,
+            language=run.language,
+            stopped=state.stopped,
+            timeout_seconds=run.timeout_seconds,
+        )
+
+    async def _output(self, ref: pb.RunRef, state: _Run, stream: str, data: bytes) -> None:
+        room = MAX_OUTPUT_BYTES - state.kept[stream]
+        if len(data) > room:
+            state.truncated.add(stream)
+            data = data[:room]
+        if not data:
+            return  # still read, so that the program does not block
+        state.kept[stream] += len(data)
+        kind = pb.Output.STREAM_STDOUT if stream == "stdout" else pb.Output.STREAM_STDERR
+        message = pb.ConnectRequest(output=pb.Output(run=ref, stream=kind, data=data))
+        await self._spool.append_when_room(message)
+
+
+def _whole_characters(data: bytes) -> int:
+    """How much of `data` does not end in the middle of a UTF-8 character.
+
+    Chunks become events that readers decode one by one, so none may cut a character.
+    """
+    for back in range(1, min(4, len(data) + 1)):
+        byte = data[-back]
+        if byte < 0x80:
+            break
+        if byte >= 0xC0:  # a first byte: is everything that it announces there?
+            announced = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return len(data) - back if announced > back else len(data)
+    return len(data)
+
+
+def _key(ref: pb.RunRef) -> Key:
+    return ref.execution_id, ref.attempt

@@ -1,0 +1,32 @@
+"""What the scheduler tells an executor, by environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`uid` is set only where the executor is started as root and has to drop to it."""
+
+    sandbox_id: str
+    link_target: str
+    token: str
+    workspace: Path
+    state: Path
+    uid: int | None
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> Settings:
+        """Raises KeyError naming the first variable that is missing."""
+        uid = environ.get("SANDBOX_UID")
+        return cls(
+            sandbox_id=environ["SANDBOX_ID"],
+            link_target=environ["SANDBOX_LINK_TARGET"],
+            token=environ["INTERNAL_API_TOKEN"],
+            workspace=Path(environ["SANDBOX_WORKSPACE"]),
+            state=Path(environ["SANDBOX_STATE"]),
+            uid=int(uid) if uid else None,
+        )
