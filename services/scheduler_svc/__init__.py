@@ -1,0 +1,1 @@
+"""Containers: where sandboxes live. It obeys session_svc and calls nobody."""

@@ -1,0 +1,37 @@
+"""scheduler_svc: `python -m scheduler_svc`."""
+
+from __future__ import annotations
+
+import asyncio
+
+from sandbox_rpc import telemetry
+from sandbox_rpc.auth import Authenticator, Secret
+from sandbox_rpc.server import serve, until_signal
+
+from scheduler_svc.runtimes.process import ProcessRuntime
+from scheduler_svc.servicer import service
+from scheduler_svc.settings import Settings
+
+
+async def main() -> None:
+    settings = Settings()  # type: ignore[call-arg]  # the fields come from the environment
+    spans = telemetry.start("scheduler_svc")
+    authenticator = Authenticator.read(settings.secret_file, settings.token_file)
+    runtime = ProcessRuntime(
+        sandboxes=settings.sandboxes,
+        workspaces=settings.workspaces,
+        link_target=settings.link_target,
+        max_sandboxes=settings.max_sandboxes,
+    )
+    runtime.open()
+    served = service(runtime, Secret.read(settings.secret_file))
+    server = await serve(settings.listen, [served], authenticator)
+    await until_signal()
+    # Together: the server waits for watches, and it is the runtime that ends them.
+    await asyncio.gather(server.drain(), runtime.close())
+    if spans:
+        spans.shutdown()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,1 @@
+"""What runs sandboxes: one seam (`base`), one file for each implementation."""

@@ -1,0 +1,138 @@
+"""The seam between scheduler_svc and whatever runs the sandboxes.
+
+`tests/runtime/` holds the contract as tests that run unchanged against every
+implementation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, Protocol
+
+from sandbox_rpc.errors import InvalidParameter
+
+RuntimeType = Literal["process", "docker", "kubernetes"]
+Status = Literal["creating", "running", "completed", "failed"]
+
+_SESSION_ID = re.compile(r"sess_([a-z0-9]{16})")
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """As the session has them, e.g. cpu "1", memory "512Mi", disk "1Gi", 128 processes."""
+
+    cpu: str
+    memory: str
+    disk: str
+    max_processes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSpec:
+    """A sandbox that shall run. `token` is the executor's own; it is kept out of logs."""
+
+    sandbox_id: str
+    session_id: str
+    generation: int
+    template_id: str
+    domain: str
+    resources: Resources
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxState:
+    """A sandbox as the runtime sees it.
+
+    `exit_code` is 128 + n after signal n, and None while it runs or where the runtime
+    could not learn it. `reason` says in words how it ended.
+    """
+
+    sandbox_id: str
+    session_id: str
+    generation: int
+    status: Status
+    node: str
+    container_id: str
+    created_at: datetime
+    pod_name: str | None = None
+    exit_code: int | None = None
+    reason: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ("completed", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A sandbox as it is now."""
+
+    state: SandboxState
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """There is no trace of the sandbox any more."""
+
+    sandbox_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotComplete:
+    """What came before is what there was at the start of the watch."""
+
+
+Change = Changed | Removed | SnapshotComplete
+
+
+class Runtime(Protocol):
+    """Starts, stops and watches sandboxes. Every verb may be repeated."""
+
+    @property
+    def type(self) -> RuntimeType: ...
+
+    async def start(self, spec: SandboxSpec) -> SandboxState:
+        """Starts a sandbox, or finds the one of this id, ended or not.
+
+        Raises TooManyRequests where there is no room, StateConflict where the runtime
+        cannot isolate, ServiceUnavailable where its engine is down.
+        """
+
+    async def stop(self, sandbox_id: str) -> None:
+        """Ends its processes and removes all trace of it but the workspace; absent is success."""
+
+    async def status(self, sandbox_id: str) -> SandboxState | None:
+        """One sandbox; None when there is no trace of it."""
+
+    async def list(self) -> Sequence[SandboxState]:
+        """All sandboxes, ended ones too, oldest first."""
+
+    def watch(self) -> AsyncIterator[Change]:
+        """All sandboxes, SnapshotComplete, then each change.
+
+        Ends when the runtime closes; raises ServiceUnavailable when the reader falls too
+        far behind. Either way the reader watches again.
+        """
+
+    async def logs(self, sandbox_id: str, *, tail: int) -> bytes:
+        """The last `tail` lines that the executor printed; NotFound without a trace of it."""
+
+    async def close(self) -> None:
+        """Ends the watches and lets go. Sandboxes run on."""
+
+
+def sandbox_id(session_id: str, generation: int) -> str:
+    """`sess_0123456789abcdef`, 1 -> `sbx_0123456789abcdef-1`: the same each time.
+
+    Raises InvalidParameter: names of containers and directories are made of it.
+    """
+    session = _SESSION_ID.fullmatch(session_id)
+    if session is None:
+        raise InvalidParameter("Field 'session_id' must match ^sess_[a-z0-9]{16}$")
+    if generation < 1:
+        raise InvalidParameter("Field 'generation' must be at least 1")
+    return f"sbx_{session[1]}-{generation}"

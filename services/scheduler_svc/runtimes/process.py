@@ -1,0 +1,309 @@
+"""The `process` runtime: the executor as a child process, for one machine without Docker.
+
+The only isolation is the executor's own, bwrap around each execution.
+
+Everything of a sandbox lies in `<sandboxes>/<sandbox_id>/`: its record, its executor's
+log and state. Executors have a session of their own and outlive scheduler_svc; the next
+one finds them by their records.
+
+A crash must never leave an executor that no record tells of. So an executor is born
+waiting: a shell that reads one line from a pipe and then becomes the executor, with the
+same pid. The line is sent after the record is on disk; if scheduler_svc dies before,
+the shell reads the end of the pipe and leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sandbox_rpc.errors import NotFound, ServiceUnavailable, TooManyRequests
+
+from scheduler_svc.runtimes.base import (
+    Change,
+    Changed,
+    Removed,
+    RuntimeType,
+    SandboxSpec,
+    SandboxState,
+    SnapshotComplete,
+)
+from scheduler_svc.runtimes.feed import Feed
+from scheduler_svc.runtimes.proc import Identity, Process, end_tree
+from scheduler_svc.runtimes.records import Record
+from scheduler_svc.runtimes.users import make_private, workspace_owner
+
+log = logging.getLogger(__name__)
+
+# -P keeps the working directory, which is /, out of the module search path.
+EXECUTOR = (sys.executable, "-P", "-m", "executor")
+# An executor that is told to stop kills its runs and delivers what is in its spool.
+GRACE_SECONDS = 5.0
+RETRY_AFTER_SECONDS = 5
+
+_WAIT_FOR_GO = ("/bin/sh", "-c", 'read -r go && exec "$@" </dev/null', "sh")
+_PATH = "/usr/local/bin:/usr/bin:/bin"
+_LOG = "executor.log"
+_STATE = "state"
+_SIGNALLED = 128
+
+
+class ProcessRuntime:
+    """See `base.Runtime`."""
+
+    type: RuntimeType = "process"
+
+    def __init__(
+        self,
+        *,
+        sandboxes: Path,
+        workspaces: Path,
+        link_target: str,
+        max_sandboxes: int,
+        command: Sequence[str] = EXECUTOR,
+        grace: float = GRACE_SECONDS,
+    ) -> None:
+        """`grace` is the seconds an executor gets to end by itself before it is killed."""
+        self._directory = sandboxes.resolve()
+        self._workspaces = workspaces.resolve()
+        self._link_target = link_target
+        self._max_sandboxes = max_sandboxes
+        self._command = tuple(command)
+        self._grace = grace
+        self._as_root = os.geteuid() == 0
+        # As root, executors are other users and must pass through to what is theirs.
+        self._passable = 0o711 if self._as_root else 0o700
+        self._node = socket.gethostname()
+        self._sandboxes: dict[str, _Sandbox] = {}
+        self._feed = Feed()
+        self._closed = False
+
+    def open(self) -> None:
+        """Makes the directories and finds the sandboxes of an earlier scheduler_svc.
+
+        Needs a running event loop. Raises OSError.
+        """
+        for directory in (self._directory, self._workspaces):
+            directory.mkdir(parents=True, exist_ok=True)
+            directory.chmod(self._passable)
+        for home in self._directory.iterdir():
+            record = Record.read(home)
+            if record is None:
+                log.info("removing %s: its executor was never let go", home.name)
+                shutil.rmtree(home)
+            else:
+                self._adopt(record)
+        log.info("found %d sandboxes, %d of them running", len(self._sandboxes), self._running())
+
+    async def start(self, spec: SandboxSpec) -> SandboxState:
+        while (known := self._sandboxes.get(spec.sandbox_id)) and known.is_stopping():
+            await known.stopped()
+        if known:
+            return self._state(known)
+        if self._closed:
+            raise ServiceUnavailable("scheduler_svc is going down")
+        if self._running() >= self._max_sandboxes:
+            raise TooManyRequests(
+                f"all {self._max_sandboxes} sandboxes that this host may run "
+                "(SANDBOX_MAX_SANDBOXES) are in use",
+                retry_after=RETRY_AFTER_SECONDS,
+            )
+        # Without an await: one start after the other chooses a uid and leaves a record,
+        # and a caller that goes away cannot cut one in two. It takes 3 ms.
+        sandbox = self._follow(self._spawn(spec))
+        self._feed.publish(Changed(self._state(sandbox)))
+        return self._state(sandbox)
+
+    async def stop(self, sandbox_id: str) -> None:
+        sandbox = self._sandboxes.get(sandbox_id)
+        if sandbox is None:
+            return
+        if not sandbox.is_stopping():
+            sandbox.stopping = asyncio.create_task(self._remove(sandbox))
+        await sandbox.stopped()
+
+    async def status(self, sandbox_id: str) -> SandboxState | None:
+        sandbox = self._sandboxes.get(sandbox_id)
+        return self._state(sandbox) if sandbox else None
+
+    async def list(self) -> Sequence[SandboxState]:
+        return self._states()
+
+    def watch(self) -> AsyncIterator[Change]:
+        return self._feed.read(lambda: [*map(Changed, self._states()), SnapshotComplete()])
+
+    async def logs(self, sandbox_id: str, *, tail: int) -> bytes:
+        if sandbox_id not in self._sandboxes:
+            raise NotFound("Container", sandbox_id)
+        return await asyncio.to_thread(_last_lines, self._home(sandbox_id) / _LOG, tail)
+
+    async def close(self) -> None:
+        self._closed = True
+        self._feed.close()
+        stopping = [sandbox.stopping for sandbox in self._sandboxes.values() if sandbox.stopping]
+        await asyncio.gather(*stopping, return_exceptions=True)
+        while self._sandboxes:
+            await self._sandboxes.popitem()[1].let_go()
+
+    def _spawn(self, spec: SandboxSpec) -> _Sandbox:
+        home = self._home(spec.sandbox_id)
+        home.mkdir(exist_ok=True)
+        home.chmod(self._passable)
+        workspace = self._workspaces / spec.session_id
+        owner = workspace_owner(self._workspaces, workspace) if self._as_root else None
+        make_private(workspace, owner)
+        make_private(home / _STATE, owner)
+        with (home / _LOG).open("ab") as output:
+            born = subprocess.Popen(
+                [*_WAIT_FOR_GO, *self._command],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                cwd="/",
+                env=self._environment(spec, workspace, owner),
+                start_new_session=True,
+            )
+        assert born.stdin is not None
+        try:
+            process = Process(Identity.of(born.pid))
+            record = Record.of(spec, datetime.now(UTC), process.identity)
+            record.write(home)
+        except BaseException:
+            born.stdin.close()
+            born.wait()
+            raise
+        with suppress(BrokenPipeError):  # killed already: its end is noticed like any other
+            born.stdin.write(b"go\n")
+            born.stdin.close()
+        # The pidfd waits for it; the subprocess module must not reap it as well.
+        born.returncode = 0
+        return _Sandbox(record, process)
+
+    def _environment(self, spec: SandboxSpec, workspace: Path, owner: int | None) -> dict[str, str]:
+        """All of it: an executor inherits nothing from scheduler_svc."""
+        environment = {
+            "PATH": _PATH,
+            "LANG": "C.UTF-8",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "SANDBOX_ID": spec.sandbox_id,
+            "SANDBOX_LINK_TARGET": self._link_target,
+            "SANDBOX_WORKSPACE": str(workspace),
+            "SANDBOX_STATE": str(self._home(spec.sandbox_id) / _STATE),
+            "INTERNAL_API_TOKEN": spec.token,
+        }
+        if owner is not None:
+            environment["SANDBOX_UID"] = str(owner)
+        return environment
+
+    def _adopt(self, record: Record) -> None:
+        try:
+            self._follow(_Sandbox(record, Process(record.process)))
+        except ProcessLookupError:
+            sandbox = _Sandbox(record, None)
+            self._sandboxes[record.sandbox_id] = sandbox
+            if not record.ended:
+                self._note_end(sandbox, None)
+
+    def _follow(self, sandbox: _Sandbox) -> _Sandbox:
+        self._sandboxes[sandbox.record.sandbox_id] = sandbox
+        # In a context of its own: it outlives the request that started it.
+        sandbox.follower = asyncio.get_running_loop().create_task(
+            self._until_ended(sandbox), context=contextvars.Context()
+        )
+        return sandbox
+
+    async def _until_ended(self, sandbox: _Sandbox) -> None:
+        assert sandbox.process is not None
+        await sandbox.process.wait()
+        self._note_end(sandbox, sandbox.process.reap())
+        self._feed.publish(Changed(self._state(sandbox)))
+        log.info("%s: %s", sandbox.record.sandbox_id, _how_it_ended(sandbox.record.exit_code))
+
+    def _note_end(self, sandbox: _Sandbox, exit_code: int | None) -> None:
+        sandbox.record = replace(sandbox.record, ended=True, exit_code=exit_code)
+        sandbox.record.write(self._home(sandbox.record.sandbox_id))
+
+    async def _remove(self, sandbox: _Sandbox) -> None:
+        sandbox_id = sandbox.record.sandbox_id
+        if sandbox.process and sandbox.follower:
+            await end_tree(sandbox.process, self._grace)
+            await sandbox.follower
+        await asyncio.to_thread(shutil.rmtree, self._home(sandbox_id))
+        await sandbox.let_go()
+        del self._sandboxes[sandbox_id]
+        self._feed.publish(Removed(sandbox_id))
+
+    def _home(self, sandbox_id: str) -> Path:
+        return self._directory / sandbox_id
+
+    def _running(self) -> int:
+        return sum(not sandbox.record.ended for sandbox in self._sandboxes.values())
+
+    def _states(self) -> Sequence[SandboxState]:
+        states = map(self._state, self._sandboxes.values())
+        return sorted(states, key=lambda state: state.created_at)
+
+    def _state(self, sandbox: _Sandbox) -> SandboxState:
+        record = sandbox.record
+        failed = record.ended and record.exit_code != 0
+        return SandboxState(
+            sandbox_id=record.sandbox_id,
+            session_id=record.session_id,
+            generation=record.generation,
+            status="failed" if failed else "completed" if record.ended else "running",
+            node=self._node,
+            container_id=record.sandbox_id,
+            created_at=record.created_at,
+            exit_code=record.exit_code,
+            reason=_how_it_ended(record.exit_code) if failed else None,
+        )
+
+
+class _Sandbox:
+    """What is known of one sandbox. `process` is None when it had ended before we came."""
+
+    def __init__(self, record: Record, process: Process | None) -> None:
+        self.record = record
+        self.process = process
+        self.follower: asyncio.Task[None] | None = None
+        self.stopping: asyncio.Task[None] | None = None
+
+    def is_stopping(self) -> bool:
+        return self.stopping is not None and not self.stopping.done()
+
+    async def stopped(self) -> None:
+        """Waits for `stopping`, which goes on should the caller be cancelled."""
+        assert self.stopping is not None
+        await asyncio.shield(self.stopping)
+
+    async def let_go(self) -> None:
+        if self.follower:
+            self.follower.cancel()
+            await asyncio.gather(self.follower, return_exceptions=True)
+        if self.process:
+            self.process.close()
+
+
+def _how_it_ended(exit_code: int | None) -> str:
+    if exit_code is None:
+        return "the executor ended while scheduler_svc could not see how"
+    if exit_code > _SIGNALLED:
+        return f"the executor was killed by signal {exit_code - _SIGNALLED}"
+    return f"the executor ended with exit code {exit_code}"
+
+
+def _last_lines(path: Path, count: int) -> bytes:
+    with path.open("rb") as file:
+        return b"".join(deque(file, maxlen=count))

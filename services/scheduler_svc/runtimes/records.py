@@ -1,0 +1,63 @@
+"""What the process runtime knows of its sandboxes, on disk: it outlives scheduler_svc."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+from scheduler_svc.runtimes.base import Resources, SandboxSpec
+from scheduler_svc.runtimes.proc import Identity
+
+_NAME = "sandbox.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One sandbox's labels, which process it is, and how that ended."""
+
+    sandbox_id: str
+    session_id: str
+    generation: int
+    template_id: str
+    domain: str
+    resources: Resources
+    created_at: datetime
+    process: Identity
+    ended: bool = False
+    exit_code: int | None = None
+
+    @classmethod
+    def of(cls, spec: SandboxSpec, created_at: datetime, process: Identity) -> Record:
+        return cls(
+            sandbox_id=spec.sandbox_id,
+            session_id=spec.session_id,
+            generation=spec.generation,
+            template_id=spec.template_id,
+            domain=spec.domain,
+            resources=spec.resources,
+            created_at=created_at,
+            process=process,
+        )
+
+    @classmethod
+    def read(cls, directory: Path) -> Record | None:
+        """None where there is none: the sandbox was never started."""
+        try:
+            fields = json.loads((directory / _NAME).read_text())
+        except FileNotFoundError:
+            return None
+        fields["resources"] = Resources(**fields["resources"])
+        fields["process"] = Identity(**fields["process"])
+        fields["created_at"] = datetime.fromisoformat(fields["created_at"])
+        return cls(**fields)
+
+    def write(self, directory: Path) -> None:
+        """Whole or not at all. Not synced to disk: a machine that goes down takes its
+        processes along, and the record tells of nothing else."""
+        fields = asdict(self) | {"created_at": self.created_at.isoformat()}
+        made = directory / f".{_NAME}"
+        made.write_text(json.dumps(fields, indent=2))
+        os.replace(made, directory / _NAME)
