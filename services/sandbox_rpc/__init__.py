@@ -1,1 +1,1 @@
-"""How our services speak gRPC: errors, auth, telemetry, server, channel. Nothing else lives here."""
+"""How our services speak gRPC: errors, auth, telemetry, server, channel; nothing else."""

@@ -79,7 +79,7 @@ class Channel:
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
     async def close(self) -> None:
-        await self.grpc.close()
+        await self.grpc.close(None)
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         token = self._secret.sign("service", self._subject)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import grpc
 import grpc.aio
@@ -146,9 +146,10 @@ def to_status(error: SandboxError) -> grpc.Status:
 
 def from_rpc_error(error: grpc.aio.AioRpcError) -> SandboxError:
     """What the called service raised; for a code that none of ours raised, the nearest."""
-    metadata = dict(error.trailing_metadata() or ())
+    metadata: dict[str, Any] = dict(error.trailing_metadata() or ())  # type: ignore[arg-type]
     retry_after = metadata.get(RETRY_AFTER)
-    status = rpc_status.from_call(_Trailers(error))
+    call: Any = _Trailers(error)
+    status = rpc_status.from_call(call)
     api = error_pb2.ApiError()
     described = status is not None and any(detail.Unpack(api) for detail in status.details)
     kind = _BY_STATUS.get(error.code(), InternalError)
@@ -170,22 +171,21 @@ class _Trailers:
 
 
 def _code(status: grpc.StatusCode) -> int:
-    return code_pb2.Code.Value(status.name)
+    number: int = code_pb2.Code.Value(status.name)
+    return number
 
 
-_BY_STATUS: dict[grpc.StatusCode, type[SandboxError]] = {
-    kind.status: kind
-    for kind in (
-        InvalidParameter,
-        Unauthorized,
-        Forbidden,
-        NotFound,
-        StateConflict,
-        TooManyRequests,
-        ServiceUnavailable,
-        InternalError,
-    )
-} | {
+_KINDS: tuple[type[SandboxError], ...] = (
+    InvalidParameter,
+    Unauthorized,
+    Forbidden,
+    NotFound,
+    StateConflict,
+    TooManyRequests,
+    ServiceUnavailable,
+    InternalError,
+)
+_BY_STATUS = {kind.status: kind for kind in _KINDS} | {
     grpc.StatusCode.DEADLINE_EXCEEDED: ServiceUnavailable,
     grpc.StatusCode.CANCELLED: ServiceUnavailable,
 }

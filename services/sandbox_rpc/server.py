@@ -8,7 +8,7 @@ import signal
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
@@ -39,7 +39,7 @@ _OPEN = (
     "/sandbox.session.v1.HealthService/",
 )
 
-Behaviour = Callable[..., Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Service:
 class Server:
     """A running gRPC server. `port` is the bound TCP port (0 for a Unix socket)."""
 
-    def __init__(self, server: grpc.aio.Server, checks: health.aio.HealthServicer, port: int):
+    def __init__(self, server: grpc.aio.Server, checks: Any, port: int):
         self._server = server
         self._checks = checks
         self.port = port
@@ -65,9 +65,7 @@ class Server:
         await self._server.stop(seconds)
 
 
-async def serve(
-    listen: str, services: Sequence[Service], authenticator: Authenticator
-) -> Server:
+async def serve(listen: str, services: Sequence[Service], authenticator: Authenticator) -> Server:
     """Binds `listen` ("host:port" or "unix:/path") and starts. OSError if it is taken."""
     allowed = {service.name: service.allowed for service in services}
     server = grpc.aio.server(
@@ -76,7 +74,7 @@ async def serve(
     )
     for service in services:
         service.register(server)
-    checks = health.aio.HealthServicer()
+    checks: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]  # set at run time
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     reflection.enable_server_reflection(
         [*allowed, health.SERVICE_NAME, reflection.SERVICE_NAME], server
@@ -101,7 +99,7 @@ async def until_signal() -> None:
     await stop.wait()
 
 
-class _Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc-stubs: Any base
+class _Guard(grpc.aio.ServerInterceptor[Any, Any]):
     """Authenticates each call, and lets only errors of ours out of a handler."""
 
     def __init__(
@@ -112,14 +110,14 @@ class _Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc-stubs: A
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler | None:
+    ) -> Handler:
         handler = await continuation(details)
         if handler is None or details.method.startswith(_OPEN):
             return handler
         service = details.method.split("/")[1]
-        metadata = {key: value for key, value in details.invocation_metadata or ()}
+        metadata: dict[str, Any] = dict(details.invocation_metadata or ())
 
         def identify() -> Caller:
             return self._authenticator.authenticate(metadata, self._allowed[service])
@@ -127,7 +125,7 @@ class _Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc-stubs: A
         return _guarded(handler, identify)
 
 
-def _guarded(handler: Any, identify: Callable[[], Caller]) -> grpc.RpcMethodHandler:
+def _guarded(handler: Any, identify: Callable[[], Caller]) -> Handler:
     """`handler` with `identify` before it and errors translated after it."""
     behaviour = handler.unary_unary or handler.stream_unary
     if behaviour is not None:
@@ -170,6 +168,6 @@ async def _abort(context: Any, error: Exception) -> None:
         raise error
     if not isinstance(error, errors.SandboxError):
         reference = auth.current_request_id() or uuid.uuid4().hex
-        log.exception("unexpected error", extra={"fields": {"reference": reference}})
+        log.error("unexpected error", exc_info=error, extra={"fields": {"reference": reference}})
         error = errors.InternalError(f"request {reference} failed; the service log has the reason")
     await context.abort_with_status(errors.to_status(error))

@@ -15,7 +15,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from opentelemetry import trace
@@ -60,7 +60,8 @@ def server_interceptors() -> list[Any]:
         return []
     from opentelemetry.instrumentation.grpc import aio_server_interceptor, filters
 
-    return [aio_server_interceptor(filter_=filters.negate(_untraced()))]
+    make: Any = aio_server_interceptor  # untyped
+    return [make(filter_=filters.negate(_untraced()))]
 
 
 def client_interceptors() -> Sequence[Any]:
@@ -68,7 +69,8 @@ def client_interceptors() -> Sequence[Any]:
         return []
     from opentelemetry.instrumentation.grpc import aio_client_interceptors, filters
 
-    interceptors: Sequence[Any] = aio_client_interceptors(filter_=filters.negate(_untraced()))
+    make: Any = aio_client_interceptors  # untyped
+    interceptors: Sequence[Any] = make(filter_=filters.negate(_untraced()))
     return interceptors
 
 
@@ -114,7 +116,7 @@ class ForeignSpans:
         start_ns: int,
         end_ns: int,
         error: bool,
-        attributes: dict[str, str | int],
+        attributes: Mapping[str, str | int],
     ) -> None:
         if self._processor is None or not parent.trace_flags.sampled:
             return

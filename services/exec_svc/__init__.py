@@ -1,0 +1,1 @@
+"""Executions: accepts them, hands them to executors, keeps what happened, tells who asks."""

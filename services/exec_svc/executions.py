@@ -1,0 +1,173 @@
+"""Accepting, waiting for, cancelling and following executions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from sandbox.execution.v1 import execution_pb2 as pb
+from sandbox.executor.v1 import link_pb2
+from sandbox_rpc import telemetry
+from sandbox_rpc.auth import Caller
+from sandbox_rpc.errors import StateConflict
+
+from exec_svc import validation
+from exec_svc.database import Row
+from exec_svc.execution_store import Accepted, ExecutionStore
+from exec_svc.hub import Hub
+from exec_svc.journal import Clock, Journal, utc_now
+from exec_svc.links import Links
+from exec_svc.messages import to_result, to_state
+from exec_svc.models import FINAL
+from exec_svc.session_store import SessionStore
+from exec_svc.validation import NewExecution
+
+
+class Executions:
+    """What ExecutionService and its REST form both call."""
+
+    def __init__(
+        self,
+        sessions: SessionStore,
+        store: ExecutionStore,
+        journal: Journal,
+        links: Links,
+        hub: Hub,
+        clock: Clock = utc_now,
+    ) -> None:
+        self._sessions = sessions
+        self._store = store
+        self._journal = journal
+        self._links = links
+        self._hub = hub
+        self._clock = clock
+
+    async def accept(self, new: NewExecution, caller: Caller) -> Accepted:
+        """Stores an execution durably and sends it on its way."""
+        traceparent = telemetry.traceparent()
+        link = self._links.reserve(new.session_id)
+        run = None
+        try:
+            accepted = await self._store.insert(
+                new,
+                domain=caller.domain,
+                idempotency_key=validation.idempotency_key(caller.idempotency_key),
+                traceparent=traceparent,
+                now=self._clock(),
+                boot_id=link.boot_id if link else None,
+            )
+            if not accepted.repeated:
+                run = _run(new, accepted.execution_id, traceparent)
+        finally:
+            if link is not None:
+                self._links.use(link, run)
+        if link is None:
+            await self._links.dispatch(new.session_id)
+        telemetry.note(session__id=new.session_id, execution__id=accepted.execution_id)
+        return accepted
+
+    async def get(self, execution_id: str, caller: Caller) -> Row:
+        row = await self._store.get(execution_id)
+        caller.require(row.domain, "Execution", execution_id)
+        return row
+
+    async def page(
+        self, request: pb.ListExecutionsRequest, caller: Caller
+    ) -> tuple[list[Row], int]:
+        limit, offset = validation.page(request)
+        session = await self._sessions.get(request.session_id)
+        caller.require(session.domain, "Session", request.session_id)
+        status = pb.ExecutionStatus.Value.Name(request.status) if request.status else None
+        return await self._store.page(request.session_id, status, limit, offset)
+
+    async def wait(self, execution_id: str, caller: Caller, seconds: float | None) -> Row:
+        """The execution when it has ended, or as it stands after `seconds`."""
+        with self._hub.subscribe(execution_id) as changed:
+            row = await self.get(execution_id, caller)
+            if seconds is None:
+                return row
+            try:
+                async with asyncio.timeout(validation.wait_seconds(seconds)):
+                    while row.status not in FINAL:
+                        await changed.wait()
+                        changed.clear()
+                        row = await self._store.get(execution_id)
+            except TimeoutError:
+                return row
+            return row
+
+    async def result(
+        self, execution_id: str, caller: Caller, seconds: float | None
+    ) -> pb.ExecutionResult:
+        """Raises StateConflict while there is none."""
+        row = await self.wait(execution_id, caller, seconds)
+        if row.status not in FINAL:
+            raise StateConflict(f"execution '{execution_id}' is {row.status}: no result yet")
+        return await self.result_of(row)
+
+    async def result_of(self, row: Row) -> pb.ExecutionResult:
+        return to_result(row, await self._store.output(row.execution_id, row.attempt))
+
+    async def cancel(self, execution_id: str, caller: Caller) -> Row:
+        """Ends an execution; its processes are gone when this returns."""
+        row = await self.get(execution_id, caller)
+        if row.status in FINAL:
+            return row
+        with self._hub.subscribe(execution_id) as changed:
+            row = await self._store.ask_to_cancel(execution_id)
+            while row.status not in FINAL:
+                if row.boot_id is None:
+                    message = "the execution was cancelled"
+                    self._hub.notify(await self._journal.fail([execution_id], message))
+                else:
+                    self._links.cancel(row.session_id, execution_id)
+                    # Without a link it ends when the silence is noticed.
+                    await changed.wait()
+                changed.clear()
+                row = await self._store.get(execution_id)
+        return row
+
+    async def follow(
+        self, execution_id: str, after: int, caller: Caller
+    ) -> AsyncIterator[pb.ExecutionEvent]:
+        """Every event after `after`, as they are committed; ends with the result."""
+        await self.get(execution_id, caller)
+        with self._hub.subscribe(execution_id) as changed:
+            while True:
+                changed.clear()
+                rows = await self._store.events_after(execution_id, after)
+                for event in rows:
+                    after = event.id
+                    yield await self._event(event)
+                    if event.kind == "result":
+                        return
+                if not rows:
+                    if (await self._store.get(execution_id)).status in FINAL:
+                        return  # the reader had seen everything already
+                    await changed.wait()
+
+    async def _event(self, event: Row) -> pb.ExecutionEvent:
+        if event.kind in ("stdout", "stderr"):
+            return pb.ExecutionEvent(id=event.id, **{event.kind: event.data})
+        row = await self._store.get(event.execution_id)
+        if event.kind == "result":
+            return pb.ExecutionEvent(id=event.id, result=await self.result_of(row))
+        state = to_state(row)
+        # What it was then, not what it is now.
+        state.status = pb.ExecutionStatus.Value.Value(event.data.decode())
+        if event.data.decode() not in FINAL:
+            state.ClearField("completed_at")
+        return pb.ExecutionEvent(id=event.id, status=state)
+
+
+def _run(new: NewExecution, execution_id: str, traceparent: str) -> link_pb2.Run:
+    return link_pb2.Run(
+        run=link_pb2.RunRef(execution_id=execution_id, attempt=1),
+        language=new.language,
+        code=new.code.encode(),
+        event_json=new.event_json,
+        env_vars=new.env_vars,
+        stdin=new.stdin,
+        timeout_seconds=new.timeout,
+        traceparent=traceparent,
+    )
