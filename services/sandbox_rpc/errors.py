@@ -135,13 +135,12 @@ def to_status(error: SandboxError) -> grpc.Status:
             solution=error.solution,
         )
     )
-    packed = rpc_status.to_status(status)
+    packed: Any = rpc_status.to_status(status)  # a named tuple, which its stub does not say
     if error.retry_after is not None:
-        packed.trailing_metadata = (
-            *packed.trailing_metadata,
-            (RETRY_AFTER, str(error.retry_after)),
-        )
-    return packed
+        retry_after = (RETRY_AFTER, str(error.retry_after))
+        packed = packed._replace(trailing_metadata=(*packed.trailing_metadata, retry_after))
+    made: grpc.Status = packed
+    return made
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError) -> SandboxError:
