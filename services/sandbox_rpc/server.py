@@ -99,7 +99,7 @@ async def until_signal() -> None:
     await stop.wait()
 
 
-class _Guard(grpc.aio.ServerInterceptor[Any, Any]):
+class _Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in its stub only
     """Authenticates each call, and lets only errors of ours out of a handler."""
 
     def __init__(
