@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
 import os
 import signal
@@ -30,6 +31,9 @@ def _needed(settings: Settings) -> list[Path]:
     from executor.bwrap import Tools
 
     paths = [*Tools.find().needed_paths(), *map(Path, sys.path), Path(sys.prefix)]
+    for package in ("executor", "sandbox"):  # installed in place, they are not on sys.path
+        spec = importlib.util.find_spec(package)
+        paths += map(Path, (spec and spec.submodule_search_locations) or ())
     paths += [settings.workspace, settings.state]
     if settings.link_target.startswith("unix:"):
         # The directory: the socket itself is another file after exec_svc restarts.

@@ -45,7 +45,7 @@ executions = sa.Table(
     "executions",
     metadata,
     sa.Column("execution_id", sa.String(32), primary_key=True),
-    sa.Column("session_id", sa.ForeignKey("sessions.session_id"), nullable=False),
+    sa.Column("session_id", sa.String(32), sa.ForeignKey("sessions.session_id"), nullable=False),
     sa.Column("domain", sa.String(63), nullable=False),
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False),
@@ -84,7 +84,9 @@ executions = sa.Table(
 events = sa.Table(
     "events",
     metadata,
-    sa.Column("execution_id", sa.ForeignKey("executions.execution_id"), primary_key=True),
+    sa.Column(
+        "execution_id", sa.String(32), sa.ForeignKey("executions.execution_id"), primary_key=True
+    ),
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("kind", sa.String(8), nullable=False),  # stdout, stderr, status, result

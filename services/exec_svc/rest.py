@@ -17,8 +17,8 @@ from sandbox_rpc.errors import InvalidParameter
 
 from exec_svc.executions import Executions
 from exec_svc.json_fields import top_level_fields
+from exec_svc.messages import to_summary
 from exec_svc.models import FINAL
-from exec_svc.store import to_summary
 from exec_svc.validation import NewExecution, new_execution
 
 _TYPES: dict[str, tuple[type, str]] = {

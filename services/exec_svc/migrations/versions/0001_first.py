@@ -24,7 +24,9 @@ def upgrade() -> None:
     op.create_table(
         "executions",
         sa.Column("execution_id", sa.String(32), primary_key=True),
-        sa.Column("session_id", sa.ForeignKey("sessions.session_id"), nullable=False),
+        sa.Column(
+            "session_id", sa.String(32), sa.ForeignKey("sessions.session_id"), nullable=False
+        ),
         sa.Column("domain", sa.String(63), nullable=False),
         sa.Column("status", sa.String(16), nullable=False),
         sa.Column("attempt", sa.Integer, nullable=False),
@@ -59,7 +61,12 @@ def upgrade() -> None:
     op.create_index("executions_by_status", "executions", ["status", "session_id"])
     op.create_table(
         "events",
-        sa.Column("execution_id", sa.ForeignKey("executions.execution_id"), primary_key=True),
+        sa.Column(
+            "execution_id",
+            sa.String(32),
+            sa.ForeignKey("executions.execution_id"),
+            primary_key=True,
+        ),
         sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("attempt", sa.Integer, nullable=False),
         sa.Column("kind", sa.String(8), nullable=False),
