@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+T = TypeVar("T")
+P = ParamSpec("P")
 
 BUSY_MILLISECONDS = 10_000
 
@@ -21,6 +26,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self.engine: AsyncEngine = create_async_engine(url)
         self._reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._tasks: set[asyncio.Task[Any]] = set()
         if self.engine.dialect.name == "sqlite":
             sa.event.listen(self.engine.sync_engine, "connect", _configure_sqlite)
             sa.event.listen(self.engine.sync_engine, "begin", _begin_immediate)
@@ -36,8 +42,40 @@ class Database:
         async with self.engine.begin() as connection:
             yield connection
 
+    async def finish(self, work: Coroutine[Any, Any, T]) -> T:
+        """Runs `work` to its end, also when the caller is cancelled meanwhile."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
     async def close(self) -> None:
+        """Waits for the transactions that are under way."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.engine.dispose()
+
+
+class _Store(Protocol):
+    _database: Database
+
+
+S = TypeVar("S", bound=_Store)
+
+
+def unbroken(
+    method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+    """A store's method that a cancelled caller does not interrupt.
+
+    A client that goes away cancels its call, and a cancellation in the middle of a
+    statement costs the connection, in the middle of a commit the knowledge of its outcome.
+    """
+
+    @functools.wraps(method)
+    async def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._database.finish(method(self, *args, **kwargs))
+
+    return run
 
 
 def _configure_sqlite(connection: Any, _: Any) -> None:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sandbox_rpc.errors import NotFound, StateConflict, TooManyRequests
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from exec_svc.database import Database, Row
+from exec_svc.database import Database, Row, unbroken
 from exec_svc.models import LIVE, WAITING, events, executions, idempotency_keys, sessions
 from exec_svc.session_store import dispatched_rows, session_row
 from exec_svc.validation import NewExecution
@@ -38,6 +38,7 @@ class ExecutionStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @unbroken
     async def insert(
         self,
         new: NewExecution,
@@ -102,6 +103,7 @@ class ExecutionStore:
             )
         return Accepted(execution_id, new.session_id, now, repeated=False)
 
+    @unbroken
     async def get(self, execution_id: str) -> Row:
         async with self._database.read() as connection:
             found = await connection.execute(
@@ -112,6 +114,7 @@ class ExecutionStore:
             raise NotFound("Execution", execution_id)
         return row
 
+    @unbroken
     async def page(
         self, session_id: str, status: str | None, limit: int, offset: int
     ) -> tuple[list[Row], int]:
@@ -132,6 +135,7 @@ class ExecutionStore:
             )
             return list(rows), int(total or 0)
 
+    @unbroken
     async def events_after(self, execution_id: str, after: int) -> list[Row]:
         async with self._database.read() as connection:
             rows = await connection.execute(
@@ -142,6 +146,7 @@ class ExecutionStore:
             )
             return list(rows)
 
+    @unbroken
     async def output(self, execution_id: str, attempt: int) -> dict[str, bytes]:
         """All that one attempt wrote to stdout and stderr."""
         parts: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
@@ -159,11 +164,13 @@ class ExecutionStore:
                 parts[kind].append(data)
         return {kind: b"".join(data) for kind, data in parts.items()}
 
+    @unbroken
     async def dispatched(self, session_id: str) -> list[Row]:
         """What an executor has, or had when it was last heard."""
         async with self._database.read() as connection:
             return await dispatched_rows(connection, session_id)
 
+    @unbroken
     async def claim(self, session_id: str, boot_id: str, limit: int, now: datetime) -> list[Row]:
         """Reserves the oldest waiting executions for an executor, before they are sent."""
         c = executions.c
@@ -189,6 +196,7 @@ class ExecutionStore:
                 )
             return rows
 
+    @unbroken
     async def release(self, execution_ids: Iterable[str]) -> None:
         """Gives back reservations whose Run never reached the executor."""
         async with self._database.write() as connection:
@@ -201,6 +209,7 @@ class ExecutionStore:
                 .values(boot_id=None)
             )
 
+    @unbroken
     async def next_retry(self, session_id: str) -> datetime | None:
         """When the session's next crashed execution is due."""
         async with self._database.read() as connection:
@@ -211,6 +220,7 @@ class ExecutionStore:
             )
             return found
 
+    @unbroken
     async def ask_to_cancel(self, execution_id: str) -> Row:
         """Notes the wish, so that a crash does not start the execution again."""
         async with self._database.write() as connection:
@@ -224,6 +234,7 @@ class ExecutionStore:
             )
             return found.one()
 
+    @unbroken
     async def sessions_with_dispatched(self) -> list[str]:
         async with self._database.read() as connection:
             found = await connection.scalars(

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from sandbox.executor.v1 import link_pb2
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from exec_svc.database import Database, Row
+from exec_svc.database import Database, Row, unbroken
 from exec_svc.models import FINAL, LIVE, events, executions, sessions
 
 MAX_RETRIES = 3
@@ -84,6 +84,7 @@ class Journal:
         self._database = database
         self._clock = clock
 
+    @unbroken
     async def apply(self, sandbox_id: str, messages: Sequence[link_pb2.ConnectRequest]) -> set[str]:
         """Commits numbered messages of a sandbox's spool, in order, each exactly once."""
         now = self._clock()
@@ -119,6 +120,7 @@ class Journal:
             )
         return set(changes)
 
+    @unbroken
     async def crash(self, execution_ids: Iterable[str]) -> set[str]:
         """What was dispatched and will never report: retried with a pause, or given up."""
         now = self._clock()
@@ -147,6 +149,7 @@ class Journal:
             await _store(connection, changes.values())
         return set(changes)
 
+    @unbroken
     async def fail(self, execution_ids: Iterable[str], message: str) -> set[str]:
         """Ends executions that have not ended, without a result of their own."""
         now = self._clock()

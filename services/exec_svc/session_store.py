@@ -10,7 +10,7 @@ from sandbox.executor.v1 import link_pb2
 from sandbox_rpc.errors import NotFound, StateConflict
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from exec_svc.database import Database, Row
+from exec_svc.database import Database, Row, unbroken
 from exec_svc.models import FINAL, LIVE, executions, sessions
 
 
@@ -20,6 +20,7 @@ class SessionStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @unbroken
     async def register(
         self, session_id: str, domain: str, config: link_pb2.SessionConfig, now: datetime
     ) -> None:
@@ -40,6 +41,7 @@ class SessionStore:
                 )
             )
 
+    @unbroken
     async def bind(self, session_id: str, sandbox_id: str) -> list[str]:
         """Gives a session its sandbox; answers what another sandbox before it was running.
 
@@ -60,6 +62,7 @@ class SessionStore:
             )
             return [row.execution_id for row in await dispatched_rows(connection, session_id)]
 
+    @unbroken
     async def close(self, session_id: str) -> tuple[str | None, list[str]]:
         """Accepts nothing more; answers its sandbox and what has not ended."""
         async with self._database.write() as connection:
@@ -76,6 +79,7 @@ class SessionStore:
             )
             return row.sandbox_id, list(live)
 
+    @unbroken
     async def of_sandbox(self, sandbox_id: str) -> Row | None:
         async with self._database.read() as connection:
             found = await connection.execute(
@@ -83,6 +87,7 @@ class SessionStore:
             )
             return found.one_or_none()
 
+    @unbroken
     async def get(self, session_id: str) -> Row:
         async with self._database.read() as connection:
             row = await session_row(connection, session_id)
@@ -90,6 +95,7 @@ class SessionStore:
             raise NotFound("Session", session_id)
         return row
 
+    @unbroken
     async def activity(self, session_ids: Iterable[str]) -> list[Row]:
         """For each known session: its row, and how many executions are open and ended."""
         is_open = sa.case((executions.c.status.in_(LIVE), 1), else_=0)

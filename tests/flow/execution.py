@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,12 @@ class ExecService:
         await self.attachments.RegisterSession(request, metadata=self.keys.as_service())
         return session_id
 
-    def executor(self, session_id: str, generation: int = 1) -> str:
-        """Starts a real executor, as the process runtime does, and answers its sandbox id."""
+    def executor(self, session_id: str, generation: int = 1, wrapper: Sequence[str] = ()) -> str:
+        """Starts a real executor, as the process runtime does, and answers its sandbox id.
+
+        `wrapper` is a command that starts it in an environment of the test's making; it
+        then runs as whom that makes it.
+        """
         sandbox_id = f"sbx_{session_id[5:]}-{generation}"
         workspace = self.place / session_id
         state = self.place / sandbox_id
@@ -102,14 +107,14 @@ class ExecService:
         }
         for path in (workspace, state):
             path.mkdir(exist_ok=True)
-            if os.geteuid() == 0:
+            if os.geteuid() == 0 and not wrapper:
                 shutil.chown(path, UNPRIVILEGED_UID, UNPRIVILEGED_UID)
-        if os.geteuid() == 0:
+        if os.geteuid() == 0 and not wrapper:
             environment["SANDBOX_UID"] = str(UNPRIVILEGED_UID)
         log = (self.place / f"{sandbox_id}.log").open("wb")
         with log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "executor"], env=environment, cwd="/", stderr=log
+                [*wrapper, sys.executable, "-m", "executor"], env=environment, cwd="/", stderr=log
             )
         self.executors.append(process)
         return sandbox_id
@@ -139,6 +144,26 @@ class ExecService:
 
     async def run(self, session_id: str, code: str, **fields: Any) -> pb.ExecutionResult:
         return await self.result(await self.submit(session_id, code, **fields))
+
+    async def said(self, execution_id: str, text: bytes) -> None:
+        """Returns when the program has written `text`."""
+        request = pb.WatchExecutionRequest(execution_id=execution_id)
+        call = self.api.WatchExecution(request, metadata=self.keys.as_user())
+        seen = b""
+        async for event in call:
+            seen += event.stdout
+            if text in seen:
+                call.cancel()
+                return
+        raise AssertionError(f"{text!r} was never written: {seen!r}")
+
+    async def state(self, execution_id: str) -> pb.ExecutionState:
+        request = pb.GetExecutionStatusRequest(execution_id=execution_id)
+        return await self.api.GetExecutionStatus(request, metadata=self.keys.as_user())
+
+    async def detach(self, session_id: str, reason: str = "the session was deleted") -> None:
+        request = attachment_pb2.DetachSessionRequest(session_id=session_id, reason=reason)
+        await self.attachments.DetachSession(request, metadata=self.keys.as_service())
 
     async def events(self, execution_id: str, after: int = 0) -> list[pb.ExecutionEvent]:
         request = pb.WatchExecutionRequest(execution_id=execution_id, after=after)

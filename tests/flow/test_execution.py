@@ -168,12 +168,7 @@ async def test_cancel_ends_a_running_and_a_waiting_execution(exec_service: ExecS
     session = await exec_service.ready_session("i")
     running = await exec_service.submit(session, "print('up', flush=True)\nwhile True: pass")
     waiting = await exec_service.submit(session, "print('never')")
-    request = pb.WatchExecutionRequest(execution_id=running)
-    async for event in exec_service.api.WatchExecution(
-        request, metadata=exec_service.keys.as_user()
-    ):
-        if event.stdout:
-            break
+    await exec_service.said(running, b"up")
     for execution in (waiting, running):
         state = await exec_service.api.CancelExecution(
             pb.CancelExecutionRequest(execution_id=execution), metadata=exec_service.keys.as_user()
