@@ -23,7 +23,7 @@ def top_level_fields(body: bytes) -> dict[str, tuple[Any, str]]:
         position = _skip(text, 0)
         if text[position] != "{":
             raise InvalidParameter("the body must be a JSON object")
-        fields: dict[str, tuple[Any, str]] = {}
+        fields: dict[str, tuple[Any, str] | None] = {}
         position = _skip(text, position + 1)
         while text[position] != "}":
             if fields:
@@ -40,8 +40,8 @@ def top_level_fields(body: bytes) -> dict[str, tuple[Any, str]]:
             value, end = decoder.raw_decode(text, start)
             if name in fields:
                 raise InvalidParameter(f"Field '{name[:64]}' appears twice")
-            if value is not None:  # null is how JSON says absent
-                fields[name] = (value, text[start:end])
+            # null is how JSON says absent
+            fields[name] = None if value is None else (value, text[start:end])
             position = _skip(text, end)
         if _skip(text, position + 1) != len(text):
             raise ValueError("something follows the object")
@@ -49,7 +49,7 @@ def top_level_fields(body: bytes) -> dict[str, tuple[Any, str]]:
         raise InvalidParameter("the body is nested too deeply") from None
     except (ValueError, IndexError) as error:
         raise InvalidParameter(f"the body is not valid JSON: {str(error)[:200]}") from None
-    return fields
+    return {name: field for name, field in fields.items() if field is not None}
 
 
 def _skip(text: str, position: int) -> int:

@@ -90,7 +90,7 @@ def test_an_error_body_is_raised_as_its_type(
     assert error.detail == "Field 'x' must be y"
     assert error.request_id == "r-1"
     assert error.retry_after == 3
-    assert str(error) == "It failed: Field 'x' must be y Do z. [Sandbox.X, request r-1]"
+    assert str(error) == "It failed: Field 'x' must be y. Do z. [Sandbox.X, request r-1]"
 
 
 def test_an_error_that_is_not_ours_is_an_error_too(server: Scripted, client: Client) -> None:

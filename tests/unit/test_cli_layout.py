@@ -18,9 +18,14 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
+def made(places: Layout) -> None:
+    places.claim()
+    places.prepare()
+
+
 def test_what_is_made_is_private(tmp_path: Path) -> None:
     places = Layout(tmp_path / "data")
-    places.prepare()
+    made(places)
     assert mode(places.data) == 0o700
     for path in (places.token, places.secret):
         assert mode(path) == 0o600
@@ -29,23 +34,24 @@ def test_what_is_made_is_private(tmp_path: Path) -> None:
 
 
 def test_a_second_start_keeps_the_token(tmp_path: Path) -> None:
-    places = Layout(tmp_path)
-    places.prepare()
+    places = Layout(tmp_path / "data")
+    made(places)
     before = places.token.read_text(), places.secret.read_text()
-    places.prepare()
+    made(places)
     assert (places.token.read_text(), places.secret.read_text()) == before
 
 
-def test_a_directory_of_the_operator_keeps_its_mode(tmp_path: Path) -> None:
+def test_a_directory_that_others_may_enter_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
-    Layout(tmp_path).prepare()
+    with pytest.raises(PermissionError, match=f"chmod 700 {tmp_path}"):
+        Layout(tmp_path).claim()
     assert mode(tmp_path) == 0o755
 
 
 def test_sockets_lie_in_the_data_directory_where_they_fit(place: Path) -> None:
-    places = Layout(place)
-    places.prepare()
-    assert places.socket("exec") == place.resolve() / "run" / "exec.sock"
+    places = Layout(place / "data")
+    made(places)
+    assert places.socket("exec") == place.resolve() / "data" / "run" / "exec.sock"
 
 
 def test_a_long_path_gets_a_short_directory_and_keeps_it(
@@ -53,12 +59,12 @@ def test_a_long_path_gets_a_short_directory_and_keeps_it(
 ) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(place))
     places = Layout(tmp_path / ("d" * 100))
-    places.prepare()
+    made(places)
     socket = places.socket("scheduler")
     assert len(os.fsencode(socket)) <= 107
     assert socket.is_relative_to(place)
     assert mode(socket.parent) in (0o700, 0o711)
-    places.prepare()
+    made(places)
     assert places.socket("scheduler") == socket
     places.clear_run()
     assert list(place.iterdir()) == []
@@ -70,7 +76,7 @@ def test_the_limit_counts_bytes(
 ) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(place))
     places = Layout(tmp_path / ("é" * 50))
-    places.prepare()
+    made(places)
     assert places.run.is_symlink()
     places.clear_run()
 
@@ -80,10 +86,10 @@ def test_a_directory_that_was_removed_is_replaced(
 ) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(place))
     places = Layout(tmp_path / ("d" * 100))
-    places.prepare()
+    made(places)
     first = places.run.resolve()
     first.rmdir()
-    places.prepare()
+    made(places)
     assert places.run.resolve() != first
     assert places.run.is_dir()
     places.clear_run()

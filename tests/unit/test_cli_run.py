@@ -94,17 +94,31 @@ def test_a_failure_never_exits_with_0(server: Scripted, program: str) -> None:
     assert main(["run", program]) == 1
 
 
+@pytest.mark.parametrize("shown", ["", "Trace\nboom\n"])
 def test_an_exception_is_told_once(
-    server: Scripted, program: str, capsys: pytest.CaptureFixture[str]
+    server: Scripted, program: str, capsys: pytest.CaptureFixture[str], shown: str
 ) -> None:
     error = {"error_code": "Sandbox.ExecException", "message": "boom", "traceback": "Trace\nboom"}
     accept(
         server,
-        event(1, "stderr", {"data": "Trace\nboom\n"}),
+        event(1, "stderr", {"data": shown}),
         event(2, "result", result(status="failed", exit_code=1, error=error)),
     )
     assert main(["run", program]) == 1
-    assert capsys.readouterr().err == "Trace\nboom\nsandbox: boom\n"
+    assert capsys.readouterr().err == "Trace\nboom\n"
+
+
+def test_an_end_without_a_traceback_is_told(
+    server: Scripted, program: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = {"error_code": "Sandbox.ExecTimeout", "message": "it took too long", "traceback": ""}
+    accept(
+        server,
+        event(1, "stderr", {"data": "unended"}),
+        event(2, "result", result(status="timeout", exit_code=137, error=error)),
+    )
+    assert main(["run", program]) == 137
+    assert capsys.readouterr().err == "unended\nsandbox: it took too long\n"
 
 
 def test_json_prints_the_whole_result_and_nothing_else(
