@@ -17,7 +17,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from sandbox_rpc import auth, errors, telemetry
-from sandbox_rpc.auth import Authenticator, Caller, Kind
+from sandbox_rpc.auth import Authenticator, Kind
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +33,10 @@ OPTIONS = (
 )
 DRAIN_SECONDS = 10.0
 
-# Anyone may ask these: a load balancer has no token, and they tell nothing about tenants.
+# gRPC's own, not guarded: a load balancer has no token, and they tell nothing about tenants.
 _OPEN = (
     "/grpc.health.v1.Health/",
     "/grpc.reflection.v1alpha.ServerReflection/",
-    "/sandbox.session.v1.HealthService/",
 )
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -45,11 +44,14 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 @dataclass(frozen=True)
 class Service:
-    """One gRPC service: how to register it, and which callers it answers."""
+    """One gRPC service: how to register it, and which callers it answers.
+
+    `allowed` None: anyone, without a token; then there is no `auth.caller()`.
+    """
 
     name: str
     register: Callable[[grpc.aio.Server], None]
-    allowed: frozenset[Kind]
+    allowed: frozenset[Kind] | None
 
 
 class Server:
@@ -108,7 +110,7 @@ class _Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic i
     """Authenticates each call, and lets only errors of ours out of a handler."""
 
     def __init__(
-        self, authenticator: Authenticator, allowed: Mapping[str, frozenset[Kind]]
+        self, authenticator: Authenticator, allowed: Mapping[str, frozenset[Kind] | None]
     ) -> None:
         self._authenticator = authenticator
         self._allowed = allowed
@@ -121,23 +123,24 @@ class _Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic i
         handler = await continuation(details)
         if handler is None or details.method.startswith(_OPEN):
             return handler
-        service = details.method.split("/")[1]
+        allowed = self._allowed[details.method.split("/")[1]]
         metadata: dict[str, Any] = dict(details.invocation_metadata or ())
 
-        def identify() -> Caller:
-            return self._authenticator.authenticate(metadata, self._allowed[service])
+        def identify() -> None:
+            if allowed is not None:
+                auth.enter(self._authenticator.authenticate(metadata, allowed))
 
         return _guarded(handler, identify)
 
 
-def _guarded(handler: Any, identify: Callable[[], Caller]) -> Handler:
+def _guarded(handler: Any, identify: Callable[[], None]) -> Handler:
     """`handler` with `identify` before it and errors translated after it."""
     behaviour = handler.unary_unary or handler.stream_unary
     if behaviour is not None:
 
         async def unary(request: Any, context: Any) -> Any:
             try:
-                auth.enter(identify())
+                identify()
                 return await behaviour(request, context)
             except Exception as error:  # noqa: BLE001  # the last one before the wire
                 await _abort(context, error)
@@ -153,7 +156,7 @@ def _guarded(handler: Any, identify: Callable[[], Caller]) -> Handler:
 
     async def streaming(request: Any, context: Any) -> AsyncIterator[Any]:
         try:
-            auth.enter(identify())
+            identify()
             async for message in stream(request, context):
                 yield message
         except Exception as error:  # noqa: BLE001  # the last one before the wire
