@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import grpc.aio
 from sandbox_rpc.auth import Authenticator, Secret
 from sandbox_rpc.channel import Channel
 from sandbox_rpc.server import Server, Service, serve
@@ -54,7 +55,7 @@ class Platform:
     def __init__(self, keys: Keys) -> None:
         self.keys = keys
         self._servers: list[Server] = []
-        self._channels: list[Channel] = []
+        self._channels: list[Channel | grpc.aio.Channel] = []
 
     async def serve(self, *services: Service, listen: str = "127.0.0.1:0") -> str:
         """Serves them on one port and returns the target to dial."""
@@ -63,8 +64,14 @@ class Platform:
         return f"127.0.0.1:{server.port}" if server.port > 1 else listen
 
     def dial(self, target: str, subject: str = "test") -> Channel:
-        """A channel as services of ours have it; its `grpc` serves for other callers."""
+        """A channel as services of ours have it: retries, a token, typed errors."""
         channel = Channel(target, self.keys.secret, subject)
+        self._channels.append(channel)
+        return channel
+
+    def dial_plainly(self, target: str) -> grpc.aio.Channel:
+        """A channel as a client has it: what is sent is what the test says, once."""
+        channel = grpc.aio.insecure_channel(target)
         self._channels.append(channel)
         return channel
 
@@ -75,7 +82,7 @@ class Platform:
 
     async def close(self) -> None:
         for channel in self._channels:
-            await channel.close()
+            await (channel.close() if isinstance(channel, Channel) else channel.close(None))
         await self.stop_serving()
 
 

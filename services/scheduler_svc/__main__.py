@@ -14,7 +14,7 @@ from scheduler_svc.settings import Settings
 
 
 async def main() -> None:
-    settings = Settings()  # type: ignore[call-arg]  # the fields come from the environment
+    settings = Settings()
     spans = telemetry.start("scheduler_svc")
     authenticator = Authenticator.read(settings.secret_file, settings.token_file)
     runtime = ProcessRuntime(

@@ -1,0 +1,1 @@
+"""Sessions and templates: it decides about their life and orders the other services to act."""
