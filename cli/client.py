@@ -63,9 +63,9 @@ class ApiError(ClientError):
         self.request_id = response.headers.get("x-request-id", "")
         after = response.headers.get("retry-after", "")
         self.retry_after = int(after) if after.isdigit() else None
-        words = [f"{self.description}: {self.detail}" if self.detail else self.description]
-        words += [self.solution] if self.solution else []
-        super().__init__(f"{' '.join(words)} [{self.error_code}, request {self.request_id}]")
+        said = f"{self.description}: {self.detail}" if self.detail else self.description
+        words = f"{said.rstrip('.')}. {self.solution}".rstrip()
+        super().__init__(f"{words} [{self.error_code}, request {self.request_id}]")
 
 
 class InvalidParameter(ApiError):

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from cli import edge, health, logs, stack, state
 from cli.layout import EDGE, NAMES, SERVICES, SUPERVISOR, Layout, Lock
@@ -36,34 +36,45 @@ class Outcome:
     seconds: float = 0.0
 
 
-Tell = Callable[[Outcome], None]
+class Starter(Protocol):
+    """The command that waits for the start."""
+
+    def tell(self, outcome: Outcome) -> None:
+        """Called once, with how the start ended."""
+
+    def on_leaving(self, stop: Callable[[], None]) -> None:
+        """Arranges that `stop` is called should the starter go before it was told."""
 
 
-def supervise(settings: StackSettings, places: Layout, tell: Tell, begun: float) -> int:
+def supervise(settings: StackSettings, places: Layout, starter: Starter, begun: float) -> int:
     """Runs the stack in this process until SIGTERM or SIGINT; returns the exit code.
 
-    `tell` is called once, with how the start ended; `begun` (time.monotonic) is when it
-    began. Nothing is left running when this returns.
+    `begun` (time.monotonic) is when the start began. Nothing is left running when this
+    returns.
     """
-    os.umask(0o077)
+    # The data directory keeps others out. Executors inherit this, and as other users than
+    # root they could not use the mount points that they make with a stricter one.
+    os.umask(0o022)
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
     lock = Lock(places.lock)
     if not lock.take():
-        tell(Outcome(running=True))
+        starter.tell(Outcome(running=True))
         return 0
     try:
         places.prepare()
-        return asyncio.run(_run(settings, places, tell, begun))
+        return asyncio.run(_run(settings, places, starter, begun))
     finally:
         lock.close()
 
 
-async def _run(settings: StackSettings, places: Layout, tell: Tell, begun: float) -> int:
+async def _run(settings: StackSettings, places: Layout, starter: Starter, begun: float) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    # A start that nobody waits for any more is given up.
+    starter.on_leaving(stop.set)
     since = time.time()
 
     def changed(children: Sequence[Child]) -> None:
@@ -75,7 +86,7 @@ async def _run(settings: StackSettings, places: Layout, tell: Tell, begun: float
         supervisor.start()
         reason = await _start_problem(settings, places, supervisor, stop)
         if reason is None:
-            tell(Outcome(ready=True, seconds=time.monotonic() - begun))
+            starter.tell(Outcome(ready=True, seconds=time.monotonic() - begun))
             await _until(stop, places)
             await edge.drain(places.socket("admin"))
     finally:
@@ -83,7 +94,7 @@ async def _run(settings: StackSettings, places: Layout, tell: Tell, begun: float
         places.state.unlink(missing_ok=True)
         places.clear_run()
     if reason is not None:
-        tell(Outcome(reason=reason))
+        starter.tell(Outcome(reason=reason))
         return 1
     return 0
 

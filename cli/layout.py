@@ -25,7 +25,7 @@ _FLOCK = "hhqqi4x"
 
 @dataclass(frozen=True)
 class Layout:
-    """The paths of one data directory. Nothing is made before `prepare`."""
+    """The paths of one data directory. Nothing is made before `claim`."""
 
     data: Path
 
@@ -78,11 +78,21 @@ class Layout:
     def database(self, service: str) -> str:
         return f"sqlite+aiosqlite:///{self.data / service}.db"
 
-    def prepare(self) -> None:
-        """Makes what is missing. Raises OSError."""
-        # A directory that is there already keeps its mode: it may be the operator's own.
-        for directory in (self.data, self.workspaces, self.sandboxes, self.logs):
+    def claim(self) -> None:
+        """Makes the directory and its place for logs: what is needed before the lock.
+
+        Raises OSError, also for a directory that others may enter.
+        """
+        for directory in (self.data, self.logs):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Its mode is what keeps other users out of everything below.
+        if self.data.stat().st_mode & 0o077:
+            raise PermissionError(f"{self.data} is open to other users: chmod 700 {self.data}")
+
+    def prepare(self) -> None:
+        """Makes the rest, for the one who holds the lock. Raises OSError."""
+        for directory in (self.workspaces, self.sandboxes):
+            directory.mkdir(mode=0o700, exist_ok=True)
         # Executors of a stack that root started are other users, and have to pass
         # through to exec_svc's socket; whether they may use one is its own mode's matter.
         self._prepare_run(0o711 if os.geteuid() == 0 else 0o700)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -17,9 +18,11 @@ Command = Callable[[argparse.Namespace], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit code. 130 after Ctrl-C."""
+    """Runs one command; returns its exit code. 130 after Ctrl-C or SIGTERM."""
     parsed = _parser().parse_args(arguments)
     command: Command = parsed.command
+    # SIGTERM is Ctrl-C: what a command has begun, it undoes.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return command(parsed)
     except CommandError as error:

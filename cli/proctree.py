@@ -77,10 +77,14 @@ def _wait(held: dict[int, int], alive: set[int], seconds: float) -> set[int]:
         owners[held[pid]] = pid
     deadline = time.monotonic() + seconds
     left = set(alive)
-    while left and (remaining := deadline - time.monotonic()) > 0:
-        for fd, _ in poll.poll(remaining * 1000):
+    while left:
+        remaining = max(deadline - time.monotonic(), 0)
+        ended = poll.poll(remaining * 1000)
+        for fd, _ in ended:
             poll.unregister(fd)
             left.discard(owners[fd])
+        if not ended and not remaining:
+            break
     return left
 
 

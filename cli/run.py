@@ -130,16 +130,16 @@ class _Printer:
     def finish(self, result: Json) -> None:
         error = result["error"]
         if error is not None:
-            self._line(sys.stderr, self._error(error))
+            self._explain(error["message"], error.get("traceback", "").strip())
         if result["return_value"] is not None:
             self._line(sys.stdout, _dump(result["return_value"]))
 
-    def _error(self, error: Json) -> str:
-        """The message, and the traceback unless the program's own stderr has shown it."""
-        trace = error.get("traceback", "").rstrip()
-        if trace and trace not in self._stderr:
-            return f"{trace}\nsandbox: {error['message']}"
-        return f"sandbox: {error['message']}"
+    def _explain(self, message: str, trace: str) -> None:
+        """Nothing, where the program's own standard error has shown the traceback."""
+        if not trace:
+            self._line(sys.stderr, f"sandbox: {message}")
+        elif trace not in self._stderr:
+            self._line(sys.stderr, trace)
 
     def _line(self, stream: TextIO, text: str) -> None:
         start = "\n" if self._unended[stream] else ""

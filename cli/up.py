@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -10,6 +11,7 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from cli import layout, ports, proctree, stack, supervisor
@@ -42,11 +44,12 @@ def up(settings: StackSettings, *, foreground: bool) -> int:
             raise CommandError(
                 f"port {port} on {host} cannot be used: {problem}. {ports.advice(name)}"
             )
-    # Here only what the lock and the supervisor's log need; its holder makes the rest.
-    for directory in (places.data, places.logs):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        places.claim()
+    except OSError as error:
+        raise CommandError(f"the data directory cannot be used: {error}") from error
     if foreground:
-        return supervise(settings, places, lambda outcome: _tell(settings, outcome), begun)
+        return supervise(settings, places, _Terminal(settings), begun)
     outcome = _start_daemon(settings, places, begun)
     if outcome.running:
         return _already_running(places)
@@ -87,7 +90,7 @@ def _start_daemon(settings: StackSettings, places: Layout, begun: float) -> Outc
         code = 1
         try:
             _detach(places)
-            code = supervise(settings, places, lambda outcome: _send(writing, outcome), begun)
+            code = supervise(settings, places, _Pipe(writing), begun)
         except BaseException:
             logging.getLogger(__name__).exception("the supervisor failed")
             raise
@@ -119,10 +122,42 @@ def _detach(places: Layout) -> None:
         os.dup2(output.fileno(), 2)
 
 
-def _send(pipe: int, outcome: Outcome) -> None:
-    with contextlib.suppress(BrokenPipeError):  # `sandbox up` was killed; the stack goes on
-        os.write(pipe, json.dumps(vars(outcome)).encode() + b"\n")
-    os.close(pipe)
+class _Pipe:
+    """A `sandbox up` in another process, at the other end of a pipe."""
+
+    def __init__(self, writing: int) -> None:
+        self._writing = writing
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def tell(self, outcome: Outcome) -> None:
+        if self._loop is not None:
+            self._loop.remove_reader(self._writing)
+        with contextlib.suppress(BrokenPipeError):  # it left just now
+            os.write(self._writing, json.dumps(vars(outcome)).encode() + b"\n")
+        os.close(self._writing)
+
+    def on_leaving(self, stop: Callable[[], None]) -> None:
+        # The writing end of a pipe becomes "readable" when nobody holds the other.
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._writing, stop)
+
+
+class _Terminal:
+    """`sandbox up --foreground`: the starter is this process itself."""
+
+    def __init__(self, settings: StackSettings) -> None:
+        self._settings = settings
+
+    def tell(self, outcome: Outcome) -> None:
+        if outcome.ready:
+            _announce(self._settings, outcome)
+        elif outcome.running:
+            _already_running(Layout(self._settings.data_dir))
+        else:
+            print(f"sandbox: {outcome.reason}", file=sys.stderr)
+
+    def on_leaving(self, stop: Callable[[], None]) -> None:
+        """It cannot: its signals end the stack already."""
 
 
 def _end_supervisor(places: Layout, pid: int) -> None:
@@ -163,15 +198,6 @@ def _already_running(places: Layout) -> int:
     where = f"already running at {state.url}" if state else "being started or stopped just now"
     print(f"The stack is {where}.")
     return 0
-
-
-def _tell(settings: StackSettings, outcome: Outcome) -> None:
-    if outcome.ready:
-        _announce(settings, outcome)
-    elif outcome.running:
-        _already_running(Layout(settings.data_dir))
-    else:
-        print(f"sandbox: {outcome.reason}", file=sys.stderr)
 
 
 def _announce(settings: StackSettings, outcome: Outcome) -> None:

@@ -6,8 +6,10 @@ stack that runs already.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -36,15 +38,29 @@ def main() -> int:
         }
         try:
             step("Start the stack: sandbox up")
-            subprocess.run([*SANDBOX, "up"], env=environment, check=True)
+            sandbox("up", environment)
             show(run(f"http://127.0.0.1:{port}", Path(directory, "token").read_text().strip()))
         finally:
             # Not to be cut short: a second Ctrl-C would leave processes behind.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
             step("Stop it: sandbox down")
-            subprocess.run([*SANDBOX, "down"], env=environment, check=True)
+            sandbox("down", environment)
     print(f"\nDone in {time.monotonic() - begun:.1f} s. Nothing is left running.")
     return 0
+
+
+def sandbox(command: str, environment: dict[str, str]) -> None:
+    """Runs `sandbox COMMAND`; interrupted, it lets the command undo what it has begun."""
+    with subprocess.Popen([*SANDBOX, command], env=environment) as process:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            process.terminate()
+            process.wait()
+            raise
+    if code != 0:
+        raise SystemExit(f"'sandbox {command}' ended with exit code {code}")
 
 
 def run(url: str, token: str) -> dict[str, Any]:
@@ -105,12 +121,14 @@ def step(title: str) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on; held until all are found, so that they differ."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    numbers = [server.getsockname()[1] for server in held]
-    for server in held:
-        server.close()
-    return numbers
+    """Ports that nobody listens on, below those that the kernel gives to connections."""
+    found: list[int] = []
+    for port in random.SystemRandom().sample(range(15_000, 32_000), 200):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise SystemExit("no free ports were found")
 
 
 if __name__ == "__main__":
@@ -118,5 +136,3 @@ if __name__ == "__main__":
         sys.exit(main())
     except KeyboardInterrupt:
         sys.exit(130)
-    except subprocess.CalledProcessError as error:
-        sys.exit(f"the demo failed: '{' '.join(error.cmd[2:])}' ended with {error.returncode}")
