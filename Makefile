@@ -46,6 +46,7 @@ lint: $(VENV)/.dev ## ruff, mypy, buf, generated code, import borders, Envoy's c
 
 gen: $(VENV)/.dev ## Make gen/ from proto/
 	@scripts/generate.sh
+	@$(BIN)/python -m scripts.configuration > docs/configuration.md
 
 lock: ## Renew the lock files from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header --generate-hashes pyproject.toml -o requirements.txt

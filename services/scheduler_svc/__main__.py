@@ -13,16 +13,23 @@ from scheduler_svc.servicer import service
 from scheduler_svc.settings import Settings
 
 
-async def main() -> None:
-    settings = Settings()
-    spans = telemetry.start("scheduler_svc")
-    authenticator = Authenticator.read(settings.secret_file, settings.token_file)
-    runtime = ProcessRuntime(
+def process(settings: Settings) -> ProcessRuntime:
+    return ProcessRuntime(
         sandboxes=settings.sandboxes,
         workspaces=settings.workspaces,
         link_target=settings.link_target,
         max_sandboxes=settings.max_sandboxes,
     )
+
+
+RUNTIMES = {"process": process}
+
+
+async def main() -> None:
+    settings = Settings()
+    spans = telemetry.start("scheduler_svc")
+    authenticator = Authenticator.read(settings.secret_file, settings.token_file)
+    runtime = RUNTIMES[settings.runtime](settings)
     runtime.open()
     served = service(runtime, Secret.read(settings.secret_file))
     server = await serve(settings.listen, [served], authenticator)
