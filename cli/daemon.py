@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import httpx
+
 from cli import edge, health, logs, stack, state
 from cli.layout import EDGE, NAMES, SERVICES, SUPERVISOR, Layout, Lock
 from cli.settings import StackSettings
@@ -88,7 +90,7 @@ async def _run(settings: StackSettings, places: Layout, starter: Starter, begun:
         if reason is None:
             starter.tell(Outcome(ready=True, seconds=time.monotonic() - begun))
             await _until(stop, places)
-            await edge.drain(places.socket("admin"))
+            await _drain(places)
     finally:
         await supervisor.stop(stack.STOP_ORDER)
         places.state.unlink(missing_ok=True)
@@ -97,6 +99,13 @@ async def _run(settings: StackSettings, places: Layout, starter: Starter, begun:
         starter.tell(Outcome(reason=reason))
         return 1
     return 0
+
+
+async def _drain(places: Layout) -> None:
+    try:
+        await edge.drain(places.socket("admin"))
+    except httpx.HTTPError as error:  # it is ended all the same, only less gently
+        log.warning("the edge does not drain: %s", error)
 
 
 async def _start_problem(

@@ -102,14 +102,14 @@ class Layout:
     def clear_run(self) -> None:
         """Removes the sockets, and the directory outside the data directory if there is one."""
         if self.run.is_symlink():
-            shutil.rmtree(self.run.resolve(), ignore_errors=True)
+            shutil.rmtree(self.run.resolve().parent, ignore_errors=True)
             self.run.unlink()
         elif self.run.is_dir():
             for path in self.run.iterdir():
                 path.unlink()
 
     def _prepare_run(self, mode: int) -> None:
-        if self.run.is_symlink() and _is_private(self.run.resolve(), mode):
+        if self.run.is_symlink() and self.run.is_dir() and _is_private(self.run.resolve().parent):
             return
         if self.run.is_symlink():
             self.run.unlink()
@@ -119,7 +119,9 @@ class Layout:
             self.run.chmod(mode)
             return
         parent = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-        short = Path(tempfile.mkdtemp(prefix="sandbox-", dir=parent))
+        # mkdtemp's own directory is private, like the data directory.
+        short = Path(tempfile.mkdtemp(prefix="sandbox-", dir=parent), "run")
+        short.mkdir()
         short.chmod(mode)
         self.run.symlink_to(short)
 
@@ -171,7 +173,7 @@ def _write_once(path: Path, text: str) -> None:
     made.replace(path)
 
 
-def _is_private(directory: Path, mode: int) -> bool:
+def _is_private(directory: Path) -> bool:
     try:
         status = directory.lstat()
     except FileNotFoundError:
@@ -179,7 +181,7 @@ def _is_private(directory: Path, mode: int) -> bool:
     return (
         stat.S_ISDIR(status.st_mode)
         and status.st_uid == os.geteuid()
-        and stat.S_IMODE(status.st_mode) == mode
+        and stat.S_IMODE(status.st_mode) == 0o700
     )
 
 

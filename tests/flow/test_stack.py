@@ -206,6 +206,18 @@ def test_run_behaves_like_the_program(running: Stack, tmp_path: Path) -> None:
     assert "err" in running.sandbox("run", str(program), code=7)
 
 
+def test_a_data_directory_with_a_long_path_works(place: Path) -> None:
+    machine = Stack(place / ("d" * 100))
+    machine.environment["XDG_RUNTIME_DIR"] = str(place)
+    try:
+        machine.sandbox("up")
+        with machine.client() as client:
+            assert client.create_session("python-basic")["status"] == "running"
+    finally:
+        machine.sandbox("down")
+    assert list(place.iterdir()) == [machine.places.data]
+
+
 def test_the_foreground_ends_with_ctrl_c(machine: Stack) -> None:
     with subprocess.Popen(
         [*SANDBOX, "up", "--foreground"],
