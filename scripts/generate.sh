@@ -16,5 +16,5 @@ PATH=$bin:$PATH "$bin/python" -m grpc_tools.protoc -I proto -I "$include" \
 # What Envoy transcodes by and `buf breaking` compares.
 
 if [ "$out" != gen ]; then
-  diff -r gen "$out" || { echo "gen/ is stale: run make gen and commit it" >&2; exit 1; }
+  diff -r -x __pycache__ gen "$out" || { echo "gen/ is stale: run make gen and commit it" >&2; exit 1; }
 fi
