@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from string import Template
 from urllib.parse import urlsplit
+
+log = logging.getLogger(__name__)
 
 _ROOT = Path(__file__).resolve().parent.parent
 _BOOTSTRAP = _ROOT / "envoy" / "bootstrap.yaml"
@@ -18,6 +21,7 @@ _DESCRIPTORS = _ROOT / "gen" / "descriptors.binpb"
 
 # The largest JSON body: an event of 1 MiB and code of 100 KiB, both escaped a little.
 MAX_BODY_BYTES = 1_572_864
+DRAIN_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -68,17 +72,21 @@ def render(edge: Edge) -> str:
 
 
 async def drain(admin_socket: Path) -> None:
-    """Closes the edge's listeners; requests that run go on. Nothing to do if no edge is there."""
+    """Closes the edge's listeners; requests that run go on. Answers within 2 s.
+
+    An edge that is gone or does not answer is left as it is, and logged.
+    """
     try:
-        reader, writer = await asyncio.open_unix_connection(admin_socket)
-    except (FileNotFoundError, ConnectionRefusedError):
-        return
-    try:
-        writer.write(b"POST /drain_listeners HTTP/1.1\r\nhost: admin\r\n\r\n")
-        # The answer's first line: the listeners are closed when it comes.
-        await reader.readline()
-    finally:
-        writer.close()
+        async with asyncio.timeout(DRAIN_SECONDS):
+            reader, writer = await asyncio.open_unix_connection(admin_socket)
+            try:
+                writer.write(b"POST /drain_listeners HTTP/1.1\r\nhost: admin\r\n\r\n")
+                # The answer's first line: the listeners are closed when it comes.
+                await reader.readline()
+            finally:
+                writer.close()
+    except OSError as error:  # TimeoutError is one
+        log.warning("the edge at %s was not drained: %r", admin_socket, error)
 
 
 def _endpoint(target: str) -> dict[str, object]:

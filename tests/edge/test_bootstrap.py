@@ -174,5 +174,9 @@ async def test_drain_lets_running_requests_end(
     assert (answer.status_code, answer.json()["session_id"]) == (200, "s")
 
 
-async def test_drain_of_an_edge_that_is_gone(directory: Path) -> None:
+async def test_drain_of_an_edge_that_is_gone(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     await cli_edge.drain(directory / "admin.sock")
+
+    assert "was not drained" in caplog.text
