@@ -72,7 +72,7 @@ def render(edge: Edge) -> str:
 
 
 async def drain(admin_socket: Path) -> None:
-    """Closes the edge's listeners; requests that run go on. Answers within 2 s.
+    """Tells the edge to close its listeners; requests that run go on. Answers within 2 s.
 
     An edge that is gone or does not answer is left as it is, and logged.
     """
@@ -81,7 +81,6 @@ async def drain(admin_socket: Path) -> None:
             reader, writer = await asyncio.open_unix_connection(admin_socket)
             try:
                 writer.write(b"POST /drain_listeners HTTP/1.1\r\nhost: admin\r\n\r\n")
-                # The answer's first line: the listeners are closed when it comes.
                 await reader.readline()
             finally:
                 writer.close()
