@@ -29,6 +29,7 @@ def drop_root(uid: int, needed: Iterable[Path]) -> None:
     """
     if uid == 0:
         raise PermissionError("the unprivileged user of an executor cannot be root")
+    os.umask(0o022)  # the directories made on the way must be open to the new user
     _open_up([path.resolve() for path in needed])
     os.setgroups([])
     os.setresgid(uid, uid, uid)

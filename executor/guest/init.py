@@ -112,6 +112,7 @@ def run(
         resource.setrlimit(number, (value, value))
     with open("/proc/self/oom_score_adj", "w") as adjust:
         adjust.write("1000")  # when memory runs out, the job goes first
+    os.umask(0o022)
     os.environ.clear()
     os.environ.update(job["env"])
     if stdin is None and job["language"] == "shell":
