@@ -21,6 +21,7 @@ import string
 from collections.abc import Callable
 from datetime import timedelta
 
+from sandbox.execution.v1.attachment_pb2 import Attachment
 from sandbox.scheduler.v1.scheduler_pb2 import SandboxStatus
 from sandbox.session.v1 import session_pb2 as pb
 from sandbox_rpc.errors import (
@@ -173,7 +174,7 @@ class Lifecycle:
         if row is None or row.status != "creating":  # moved on before this work began
             return None
         problem = await self._bring_up(row, work, reason=None)
-        if problem is None:
+        if problem is None or await self._is_done(row):
             return None
         no_sandbox = isinstance(problem, TooManyRequests | ServiceUnavailable)
         log.warning("%s could not be created: %s", row.session_id, problem.detail)
@@ -206,7 +207,7 @@ class Lifecycle:
                 return None
             row = renewed
             problem = await self._bring_up(row, work, reason=f"recovered: {reason}", lost=lost)
-            if problem is None:
+            if problem is None or await self._is_done(row):
                 return None
             log.warning("%s: recovery %d failed: %s", row.session_id, recoveries, problem.detail)
         said = f": {problem.detail}" if problem else ""
@@ -247,6 +248,23 @@ class Lifecycle:
             return InternalError("the sandbox could not be set up; the service log has the reason")
         return None
 
+    async def _is_done(self, row: SessionRow) -> bool:
+        """Completes an ephemeral session whose executor has done its work and left already.
+
+        It may do so before exec_svc's answer, that it is attached, has arrived here.
+        """
+        if row.mode != "ephemeral":
+            return False
+        try:
+            known = await self._attachments.list([row.session_id])
+        except SandboxError:
+            return False
+        if not is_used_up(row, known.get(row.session_id)):
+            return False
+        await self._store.end(row, "completed", None)
+        await self._try_to_let_go(row, "the session is completed")
+        return True
+
     async def _attach(self, session_id: str, sandbox_id: str) -> None:
         """Waits for the executor, past restarts of exec_svc. Raises InternalError in the end."""
         said = ""
@@ -278,6 +296,16 @@ class Lifecycle:
             await self._let_go(row, reason)
         except SandboxError as error:
             log.warning("%s is not released yet, will be: %s", row.session_id, error.detail)
+
+
+def is_used_up(row: SessionRow, attachment: Attachment | None) -> bool:
+    """Whether this is an ephemeral session that has had its execution."""
+    return (
+        row.mode == "ephemeral"
+        and attachment is not None
+        and attachment.ended_executions > 0
+        and attachment.open_executions == 0
+    )
 
 
 def _hash(spec: pb.SessionSpec) -> str:

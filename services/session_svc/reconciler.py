@@ -17,7 +17,7 @@ from sandbox_rpc.errors import SandboxError
 
 from session_svc.clients import Attachments, Scheduler
 from session_svc.clock import Clock
-from session_svc.lifecycle import ENDED, Lifecycle
+from session_svc.lifecycle import ENDED, Lifecycle, is_used_up
 from session_svc.models import LIVE, SessionRow, session_of
 from session_svc.store import Store
 
@@ -79,7 +79,7 @@ class Reconciler:
             await self._replace(row, how, attachments.get(session_id))
 
     async def _replace(self, row: SessionRow, reason: str, attachment: Attachment | None) -> None:
-        if row.mode == "ephemeral" and attachment and _is_used_up(attachment):
+        if is_used_up(row, attachment):
             await self._lifecycle.end(row, "completed", None)
         else:
             self._lifecycle.recover(row, reason)
@@ -143,10 +143,6 @@ def _what_is_wrong(
         if silence > SILENCE_SECONDS:
             return f"the executor has been silent for {silence:.0f} s"
     return None
-
-
-def _is_used_up(attachment: Attachment) -> bool:
-    return attachment.ended_executions > 0 and attachment.open_executions == 0
 
 
 async def attempt(what: str, awaitable: Awaitable[T]) -> T | None:

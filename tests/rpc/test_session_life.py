@@ -13,6 +13,7 @@ from sandbox_rpc.errors import InvalidParameter, NotFound, ServiceUnavailable
 
 from tests.rpc.conftest import MakeWorld
 from tests.rpc.doubles import (
+    Attached,
     AwaitedExecutors,
     FullRuntime,
     MemoryRuntime,
@@ -334,11 +335,21 @@ async def test_an_ephemeral_session_completes_when_its_executor_leaves(world: Wo
     assert world.executors.sessions[session.session_id].detached
 
 
-@pytest.mark.parametrize(("open_executions", "ended_executions"), [(1, 0), (0, 0)])
-async def test_an_ephemeral_session_that_did_nothing_yet_is_recovered(
-    world: World, open_executions: int, ended_executions: int
+@pytest.mark.parametrize(
+    ("mode", "open_executions", "ended_executions"),
+    [
+        (pb.SessionMode.ephemeral, 1, 0),
+        (pb.SessionMode.ephemeral, 0, 0),
+        (pb.SessionMode.persistent, 0, 1),
+    ],
+)
+async def test_a_session_that_is_not_used_up_is_recovered(
+    world: World,
+    mode: pb.SessionMode.Value.ValueType,
+    open_executions: int,
+    ended_executions: int,
 ) -> None:
-    session = await world.create(mode=pb.SessionMode.ephemeral)
+    session = await world.create(mode=mode)
     world.run_loops()
     attached = world.executors.sessions[session.session_id]
     attached.open_executions, attached.ended_executions = open_executions, ended_executions
@@ -347,20 +358,26 @@ async def test_an_ephemeral_session_that_did_nothing_yet_is_recovered(
 
 
 class ExecutorsDoneAtOnce(PromptExecutors):
-    """An ephemeral session's execution is over before session_svc has seen the attach end."""
+    """An ephemeral session's execution is over before the attach is answered, or right after."""
 
     runtime: MemoryRuntime
+    answer: asyncio.Event
 
-    async def arrival(self, session: object) -> None:
+    async def arrival(self, session: Attached) -> None:
         for session_id, attached in self.sessions.items():
             attached.ended_executions = 1
             self.runtime.die(f"sbx_{session_id.removeprefix('sess_')}-1", exit_code=0)
+        await self.answer.wait()
 
 
+@pytest.mark.parametrize("answered", [True, False])
 async def test_an_ephemeral_session_that_is_quicker_than_its_creation_completes(
-    make_world: MakeWorld,
+    make_world: MakeWorld, answered: bool
 ) -> None:
     executors = ExecutorsDoneAtOnce()
+    executors.answer = asyncio.Event()
+    if answered:
+        executors.answer.set()
     world = await make_world(executors=executors)
     executors.runtime = world.runtime
     world.run_loops()

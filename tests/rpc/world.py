@@ -109,9 +109,10 @@ class World:
         """The session, as soon as it has this status and no work is under way on it."""
 
         async def look() -> pb.Session | None:
+            if self.lifecycle.works.get(session_id):  # asked before the row is read
+                return None
             session = await self.get(session_id)
-            settled = self.lifecycle.works.get(session_id) is None
-            return session if settled and word(session) == status else None
+            return session if word(session) == status else None
 
         session = await eventually(look)
         assert session is not None

@@ -126,9 +126,12 @@ async def test_the_token_is_on_no_disk_and_in_no_log(host: ProcessHost) -> None:
             assert spec().token not in path.read_text()
 
 
-async def test_a_stubborn_executor_is_killed_with_all_its_descendants(host: ProcessHost) -> None:
-    host.order(spec().session_id, "stubborn")
-    runtime = host.start_runtime(grace=0)
+@pytest.mark.parametrize(("order", "grace"), [("stubborn", 0), ("untidy", PATIENCE)])
+async def test_nothing_of_a_stopped_executor_runs_on(
+    host: ProcessHost, order: str, grace: float
+) -> None:
+    host.order(spec().session_id, order)
+    runtime = host.start_runtime(grace=grace)
     await runtime.start(spec())
     child = int((await line(runtime, b"child"))[1])
     await line(runtime, b"ready")
