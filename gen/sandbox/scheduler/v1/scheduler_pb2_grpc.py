@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class SchedulerServiceStub:
-    """Containers: where sandboxes live. Served by scheduler_svc, called by
+    """Sandboxes: starting, stopping and watching them. Served by scheduler_svc, called by
     session_svc alone (a service token). It obeys and calls nobody.
 
     Names derive from ids, so every call is idempotent: a second StartSandbox
@@ -67,7 +67,7 @@ class SchedulerServiceStub:
 
 
 class SchedulerServiceServicer:
-    """Containers: where sandboxes live. Served by scheduler_svc, called by
+    """Sandboxes: starting, stopping and watching them. Served by scheduler_svc, called by
     session_svc alone (a service token). It obeys and calls nobody.
 
     Names derive from ids, so every call is idempotent: a second StartSandbox
@@ -151,7 +151,7 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SchedulerService:
-    """Containers: where sandboxes live. Served by scheduler_svc, called by
+    """Sandboxes: starting, stopping and watching them. Served by scheduler_svc, called by
     session_svc alone (a service token). It obeys and calls nobody.
 
     Names derive from ids, so every call is idempotent: a second StartSandbox

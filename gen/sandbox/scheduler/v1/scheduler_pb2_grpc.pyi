@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SchedulerServiceStub:
-    """Containers: where sandboxes live. Served by scheduler_svc, called by
+    """Sandboxes: starting, stopping and watching them. Served by scheduler_svc, called by
     session_svc alone (a service token). It obeys and calls nobody.
 
     Names derive from ids, so every call is idempotent: a second StartSandbox
@@ -58,7 +58,7 @@ class SchedulerServiceStub:
 
 @_typing.type_check_only
 class SchedulerServiceAsyncStub(SchedulerServiceStub):
-    """Containers: where sandboxes live. Served by scheduler_svc, called by
+    """Sandboxes: starting, stopping and watching them. Served by scheduler_svc, called by
     session_svc alone (a service token). It obeys and calls nobody.
 
     Names derive from ids, so every call is idempotent: a second StartSandbox
@@ -85,7 +85,7 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     """
 
 class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Containers: where sandboxes live. Served by scheduler_svc, called by
+    """Sandboxes: starting, stopping and watching them. Served by scheduler_svc, called by
     session_svc alone (a service token). It obeys and calls nobody.
 
     Names derive from ids, so every call is idempotent: a second StartSandbox
