@@ -203,6 +203,7 @@ class SessionConfig(_message.Message):
     MAX_PROCESSES_FIELD_NUMBER: _builtins.int
     CONCURRENCY_FIELD_NUMBER: _builtins.int
     EPHEMERAL_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_FIELD_NUMBER: _builtins.int
     memory_bytes: _builtins.int
     """Bytes of memory per run."""
     max_processes: _builtins.int
@@ -211,6 +212,8 @@ class SessionConfig(_message.Message):
     """Runs at the same time."""
     ephemeral: _builtins.bool
     """The executor leaves by itself after its first execution is acknowledged."""
+    disk_bytes: _builtins.int
+    """Bytes that the workspace may hold in all; 0 where it is not known."""
     @_builtins.property
     def env_vars(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
@@ -221,10 +224,11 @@ class SessionConfig(_message.Message):
         max_processes: _builtins.int = ...,
         concurrency: _builtins.int = ...,
         ephemeral: _builtins.bool = ...,
+        disk_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "env_vars", b"env_vars", "ephemeral", b"ephemeral", "max_processes", b"max_processes", "memory_bytes", b"memory_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "disk_bytes", b"disk_bytes", "env_vars", b"env_vars", "ephemeral", b"ephemeral", "max_processes", b"max_processes", "memory_bytes", b"memory_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
