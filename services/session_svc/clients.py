@@ -85,6 +85,7 @@ class Attachments:
                 max_processes=row.max_processes,
                 concurrency=1 if ephemeral else _CONCURRENCY,
                 ephemeral=ephemeral,
+                disk_bytes=bytes_of(row.disk),
             ),
         )
         await self.channel.call(self._stub.RegisterSession, request, timeout=_REGISTER)

@@ -77,6 +77,7 @@ async def test_what_was_asked_for_reaches_the_services(world: World) -> None:
     assert spec.token.startswith(f"container.{spec.sandbox_id}.")
     assert (attached.domain, attached.sandbox_id) == ("tenant", spec.sandbox_id)
     assert attached.config.memory_bytes == 2 << 30
+    assert attached.config.disk_bytes == 50 << 30
     assert attached.config.max_processes == 1024
     assert (attached.config.ephemeral, attached.config.concurrency) == (True, 1)
     assert dict(attached.config.env_vars) == {"A": "1"}
