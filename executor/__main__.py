@@ -53,6 +53,7 @@ async def _serve(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, link.done.set)
+    runs.prepare()
     await link.run()
     await runs.stop()
     spool.close()

@@ -57,8 +57,21 @@ class Tools:
         return [*paths, self.node.parents[1]] if self.node else paths
 
 
-def arguments(tools: Tools, workspace: Path, status: int, program: int) -> list[str]:
-    """bwrap's arguments. Only what is named here exists inside."""
+def sandbox_arguments(tools: Tools, workspace: Path, status: int, program: int) -> list[str]:
+    """bwrap's arguments for a sandbox: closed for good, the filter in `program` loaded."""
+    return [
+        *_arguments(tools, workspace, status),
+        *("--disable-userns", "--seccomp", str(program)),
+    ]
+
+
+def zygote_arguments(tools: Tools, workspace: Path, status: int) -> list[str]:
+    """bwrap's arguments for a zygote, which still makes namespaces; it runs no user code."""
+    return _arguments(tools, workspace, status)
+
+
+def _arguments(tools: Tools, workspace: Path, status: int) -> list[str]:
+    """Only what is named here exists inside."""
     binds: list[str] = ["--ro-bind", "/usr", "/usr"]
     for name in ("bin", "sbin", "lib", "lib32", "lib64"):
         path = Path("/", name)
@@ -79,7 +92,7 @@ def arguments(tools: Tools, workspace: Path, status: int, program: int) -> list[
     return [
         str(tools.bwrap),
         *("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc"),
-        *("--unshare-uts", "--unshare-cgroup-try", "--disable-userns"),
+        *("--unshare-uts", "--unshare-cgroup-try"),
         *("--uid", "1000", "--gid", "1000", "--hostname", "sandbox"),
         *("--cap-drop", "ALL", "--new-session", "--die-with-parent", "--as-pid-1"),
         *("--clearenv", "--setenv", "LANG", "C.UTF-8", "--setenv", "PATH", "/usr/bin:/bin"),
@@ -89,7 +102,7 @@ def arguments(tools: Tools, workspace: Path, status: int, program: int) -> list[
         *("--perms", "1777", "--size", str(TMP_BYTES), "--tmpfs", "/tmp"),  # noqa: S108
         *("--bind", str(workspace), "/workspace", "--chdir", "/workspace"),
         *("--remount-ro", "/"),
-        *("--seccomp", str(program), "--json-status-fd", str(status)),
+        *("--json-status-fd", str(status)),
     ]
 
 

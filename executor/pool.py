@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 
 from executor.bwrap import IsolationError
 from executor.sandbox import Sandbox
+
+log = logging.getLogger(__name__)
 
 
 class Pool:
@@ -22,9 +25,12 @@ class Pool:
         self._size = size
         self._idle: deque[Sandbox] = deque()
         self._refill: asyncio.Task[None] | None = None
+        self._first = asyncio.Event()  # the first refill made a sandbox, or gave up
 
     async def prove(self) -> None:
-        """Makes the first sandbox. Raises IsolationError where nothing may run."""
+        """Returns when there is a sandbox. Raises IsolationError where nothing may run."""
+        if not self._idle and self._refill is not None:
+            await self._first.wait()
         if not self._idle:
             self._idle.append(await self._make())
 
@@ -46,8 +52,11 @@ class Pool:
             await self._idle.popleft().close()
 
     async def _fill(self) -> None:
-        while len(self._idle) < self._size:
-            try:
+        try:
+            while len(self._idle) < self._size:
                 self._idle.append(await self._make())
-            except (IsolationError, OSError):
-                return  # the next take tries again, and has somebody to tell
+                self._first.set()
+        except (IsolationError, OSError) as error:
+            log.warning("no sandbox ahead: %s", error)  # the next take tries again
+        finally:
+            self._first.set()

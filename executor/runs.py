@@ -11,11 +11,12 @@ from pathlib import Path
 from sandbox.executor.v1 import link_pb2 as pb
 
 from executor import artifacts, outcome
-from executor.bwrap import IsolationError, Tools, default_environment
+from executor.bwrap import IsolationError, default_environment
 from executor.pool import Pool
 from executor.sandbox import Job, Sandbox
 from executor.spool import Spool
 from executor.trace import Trace
+from executor.workshop import Workshop
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +51,14 @@ class Runs:
         self._workspace = workspace
         self._spool = spool
         self._config = pb.SessionConfig()
-        self._tools: Tools | None = None
-        self._pool = Pool(self._make, IDLE_SANDBOXES)
+        self._workshop = Workshop(workspace)
+        self._pool = Pool(self._workshop.make, IDLE_SANDBOXES)
         self._running: dict[Key, _Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def prepare(self) -> None:
+        """Starts making sandboxes: none depends on the session, so none has to wait for it."""
+        self._pool.refill()
 
     async def configure(self, config: pb.SessionConfig) -> str:
         """Applies a session's configuration. Answers why nothing can run here, or ""."""
@@ -62,9 +67,6 @@ class Runs:
             await self._pool.prove()
         except (IsolationError, OSError) as error:
             return str(error)
-        # An ephemeral session has one run; what it needs is made already.
-        if not config.ephemeral:
-            self._pool.refill()
         return ""
 
     def known(self) -> list[pb.RunRef]:
@@ -94,11 +96,7 @@ class Runs:
             run.stop("stopped with its session")
         await asyncio.gather(*self._tasks)
         await self._pool.close()
-
-    async def _make(self) -> Sandbox:
-        if self._tools is None:
-            self._tools = Tools.find()
-        return await Sandbox.make(self._tools, self._workspace)
+        await self._workshop.close()
 
     async def _run(self, run: pb.Run, state: _Run) -> None:
         trace = Trace(run.traceparent)

@@ -1,8 +1,8 @@
-"""One sandbox: bwrap with everything closed, an init inside that waits for one job.
+"""One sandbox: an init that is closed in and waits for one job.
 
-A sandbox is made ahead of its job and used once. Making it proves that isolation works:
-init reports ready only from inside the finished namespaces. If bwrap cannot set them up,
-`Sandbox.make` raises IsolationError, and nothing runs.
+A sandbox is made ahead of its job and used once, by `cold.py` (bwrap each time) or by
+`zygote.py` (a fork of an interpreter that is up). Making it proves that isolation works:
+init reports ready only from inside the finished namespaces.
 """
 
 from __future__ import annotations
@@ -11,19 +11,15 @@ import asyncio
 import json
 import os
 import resource
-import signal
 import socket
 import struct
-import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from executor.bwrap import INSIDE_GUEST, INSIDE_NODE, IsolationError, Tools, arguments
+from executor.bwrap import INSIDE_GUEST, INSIDE_NODE
 
 MIB = 1024 * 1024
-READY_SECONDS = 30.0  # a loaded machine is slow; a broken one says so at once
 CHUNK = 64 * 1024
 MAX_FRAME_BYTES = 16 * MIB
 FILE_BYTES = 1024 * MIB
@@ -83,76 +79,58 @@ class Job:
 class End:
     """What was seen from outside when a sandbox ended."""
 
-    exit_code: int
     report: dict[str, Any] | None
     frame: bytes
     frame_too_large: bool
 
 
+class Channels:
+    """What leads into one sandbox: a control socket, and pipes out of it.
+
+    `inner` is control, stdout, stderr and result as the inside gets them; `close_inner`
+    once it has them, since a pipe ends when its last writer is gone.
+    """
+
+    def __init__(self) -> None:
+        self.control, control = socket.socketpair()
+        self.control.setblocking(False)
+        self.outputs: dict[str, int] = {}
+        self.inner = [control.detach()]
+        for name in ("stdout", "stderr", "result"):
+            self.outputs[name], write = os.pipe()
+            self.inner.append(write)
+
+    def close_inner(self) -> None:
+        while self.inner:
+            os.close(self.inner.pop())
+
+    def close(self) -> None:
+        self.close_inner()
+        self.control.close()
+        while self.outputs:
+            os.close(self.outputs.popitem()[1])
+
+
+class Tree(Protocol):
+    """The processes of one sandbox."""
+
+    def kill(self) -> None:
+        """Kills all of them. Idempotent."""
+
+    async def wait(self) -> None:
+        """Returns when none is left."""
+
+    def close(self) -> None:
+        """Releases what it holds; the processes are gone."""
+
+
 class Sandbox:
     """A made sandbox. `run` it at most once, `close` it in the end."""
 
-    def __init__(
-        self,
-        process: subprocess.Popen[bytes],
-        inner_pid: int,
-        control: socket.socket,
-        outputs: dict[str, int],
-        descriptors: list[int],
-    ) -> None:
-        self._process = process
-        self._inner_pid = inner_pid
-        self._control = control
-        self._outputs = outputs
-        self._pidfd = os.pidfd_open(process.pid)
-        self._descriptors = [*descriptors, self._pidfd]
-
-    @classmethod
-    async def make(cls, tools: Tools, workspace: Path) -> Sandbox:
-        """Starts bwrap and waits until init is ready inside.
-
-        Raises IsolationError with bwrap's own words when it cannot.
-        """
-        ours, theirs = socket.socketpair()
-        status_read, status_write = os.pipe()
-        errors_read, errors_write = os.pipe()
-        output_read, output_write = os.pipe()
-        result_read, result_write = os.pipe()
-        program = os.memfd_create("filter")
-        os.write(program, tools.filter)
-        os.lseek(program, 0, os.SEEK_SET)
-        inside = (theirs.fileno(), status_write, result_write, program)
-        command = arguments(tools, workspace, status_write, program)
-        guest = [f"{INSIDE_GUEST}/init.py", str(theirs.fileno()), str(result_write)]
-        try:
-            process = await asyncio.to_thread(
-                subprocess.Popen,
-                [*command, "--", str(tools.python), "-I", "-S", *guest],
-                stdin=subprocess.DEVNULL,
-                stdout=output_write,
-                stderr=errors_write,
-                pass_fds=inside,
-                close_fds=True,
-                env={},
-                cwd="/",
-            )
-        finally:
-            theirs.close()
-            for descriptor in (status_write, errors_write, output_write, result_write, program):
-                os.close(descriptor)
-        outputs = {"stdout": output_read, "stderr": errors_read, "result": result_read}
-        descriptors = [status_read, *outputs.values()]
-        ours.setblocking(False)
-        try:
-            ready = await asyncio.wait_for(_receive(ours, 1), READY_SECONDS)
-        except TimeoutError:
-            ready = b""
-        sandbox = cls(process, _inner_pid(status_read), ours, outputs, descriptors)
-        if ready != b"R":
-            words = _read_now(errors_read)
-            await sandbox.close()
-            raise IsolationError(f"bwrap could not isolate: {words or 'no answer'}")
-        return sandbox
+    def __init__(self, channels: Channels, tree: Tree) -> None:
+        self._channels = channels
+        self._tree = tree
+        self._closed = False
 
     async def run(self, job: Job, output: Callable[[str, bytes], Any]) -> End:
         """Runs the job to its end. `output(stream, data)` is awaited for each chunk.
@@ -168,22 +146,21 @@ class Sandbox:
         takers = {"result": result}
         readers = [
             asyncio.create_task(_read_all(descriptor, name, takers.get(name, output)))
-            for name, descriptor in self._outputs.items()
+            for name, descriptor in self._channels.outputs.items()
         ]
         report = b""
         try:
             loop = asyncio.get_running_loop()
-            await loop.sock_sendall(self._control, job.encode())
-            report = await _receive(self._control, 4096)
+            await loop.sock_sendall(self._channels.control, job.encode())
+            report = await loop.sock_recv(self._channels.control, 4096)
             await asyncio.gather(*readers)
         except (BrokenPipeError, ConnectionResetError):
-            await asyncio.gather(*readers)  # init was killed; the exit code below tells
+            await asyncio.gather(*readers)  # init was killed: there is no report
         finally:
             for reader in readers:
                 reader.cancel()
-        exit_code = await self._wait()
+        await self._tree.wait()
         return End(
-            exit_code=exit_code,
             report=json.loads(report) if report else None,
             frame=bytes(frame),
             frame_too_large=len(frame) > MAX_FRAME_BYTES + 9,
@@ -191,85 +168,39 @@ class Sandbox:
 
     def kill(self) -> None:
         """Kills the whole tree. It is gone when `run` or `close` returns. Idempotent."""
-        if self._process.returncode is None:
-            # Process 1 of the namespace: the kernel ends all others before it is reaped,
-            # and bwrap ends only after that. --die-with-parent is the net below.
-            for pid in (self._inner_pid, self._process.pid):
-                if pid:
-                    _signal(pid)
+        self._tree.kill()
 
     async def close(self) -> None:
         """Kills what is left, waits for it, releases the descriptors. Idempotent."""
-        self.kill()
-        await self._wait()
-        self._control.close()
-        while self._descriptors:
-            os.close(self._descriptors.pop())
-
-    async def _wait(self) -> int:
-        if self._process.returncode is None:
-            loop = asyncio.get_running_loop()
-            ended = asyncio.Event()
-            loop.add_reader(self._pidfd, ended.set)
-            try:
-                await ended.wait()
-            finally:
-                loop.remove_reader(self._pidfd)
-            self._process.wait()
-        code = self._process.returncode
-        return code if code >= 0 else 128 - code
+        if self._closed:
+            return
+        self._closed = True
+        self._tree.kill()
+        await self._tree.wait()
+        self._tree.close()
+        self._channels.close()
 
 
-async def _receive(control: socket.socket, size: int) -> bytes:
-    return await asyncio.get_running_loop().sock_recv(control, size)
+async def readable(descriptor: int) -> None:
+    """Waits until reading `descriptor` would not block. One waiter for each descriptor."""
+    loop = asyncio.get_running_loop()
+    event = asyncio.Event()
+    loop.add_reader(descriptor, event.set)
+    try:
+        await event.wait()
+    finally:
+        loop.remove_reader(descriptor)
 
 
 async def _read_all(descriptor: int, name: str, take: Callable[[str, bytes], Any]) -> None:
     """Passes on what arrives until no process of the sandbox holds the other end."""
     os.set_blocking(descriptor, False)
-    loop = asyncio.get_running_loop()
-    readable = asyncio.Event()
     while True:
         try:
             data = os.read(descriptor, CHUNK)
         except BlockingIOError:
-            readable.clear()
-            loop.add_reader(descriptor, readable.set)
-            try:
-                await readable.wait()
-            finally:
-                loop.remove_reader(descriptor)
+            await readable(descriptor)
             continue
         if not data:
             return
         await take(name, data)
-
-
-def _read_now(descriptor: int) -> str:
-    """What bwrap said before it gave up; at most a pipe full."""
-    os.set_blocking(descriptor, False)
-    try:
-        return os.read(descriptor, CHUNK).decode(errors="replace").strip()
-    except BlockingIOError:
-        return ""
-
-
-def _inner_pid(status: int) -> int:
-    """The pid of init as this process sees it; 0 where bwrap did not get that far."""
-    os.set_blocking(status, False)
-    try:
-        lines: Iterable[bytes] = os.read(status, 4096).splitlines()
-    except BlockingIOError:
-        return 0
-    for line in lines:
-        pid = json.loads(line).get("child-pid", 0)
-        if pid:
-            return int(pid)
-    return 0
-
-
-def _signal(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return  # it ended by itself; the wait that follows sees it

@@ -17,31 +17,45 @@ import resource
 import signal
 import struct
 import sys
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 PR_SET_DUMPABLE = 4
 INHERITED = 0  # memfd_create flags without MFD_CLOEXEC: for interpreters that are executed
 
 
 def main() -> None:
-    import python  # type: ignore[import-not-found]  # beside this file; compiled now, not when the job is here
+    import python  # type: ignore[import-not-found]  # noqa: F401  # compiled before the job is here
 
     control, result = int(sys.argv[1]), int(sys.argv[2])
     # Set before the first byte of the job is here, so that no later child can look in.
     set_dumpable(False)
     # As process 1 it is deaf to every signal that has no handler; Python installs one.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    serve(control, result)
+
+
+def serve(control: int, result: int) -> NoReturn:
+    """The life of process 1: ready, one job, one report."""
     os.write(control, b"R")
     job, code, event, stdin = receive(control)
+    # The child is born dumpable, so that its I/O counters can be opened, and waits until
+    # this process is not: user code never meets a process 1 that it could look into.
+    go, let_go = os.pipe()
+    set_dumpable(True)
     child = os.fork()
     if child == 0:
         os.close(control)
-        run(job, code, event, stdin, result, python.run)
+        os.close(let_go)
+        os.read(go, 1)
+        os.close(go)
+        run(job, code, event, stdin, result)
+    counters = open_counters(child)
+    set_dumpable(False)
     # Only the job's own processes may keep these open: their end is then its end.
-    for descriptor in (0, 1, 2, result):
+    for descriptor in (0, 1, 2, result, go):
         os.close(descriptor)
-    os.write(control, report(child))
+    os.write(let_go, b"G")
+    os.write(control, report(child, counters))
     os._exit(0)
 
 
@@ -65,13 +79,13 @@ def read_exactly(descriptor: int, size: int) -> bytes:
     return b"".join(parts)
 
 
-def report(child: int) -> bytes:
+def report(child: int, counters: int) -> bytes:
     """Waits for the job's end, reaping its orphans meanwhile; says what it used."""
     while True:
         # Left a zombie for a moment: its I/O counters are gone once it is reaped.
         ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
         assert ended is not None  # only with WNOHANG
-        io = io_counters(child) if ended.si_pid == child else (0, 0)
+        io_read, io_write = read_counters(counters) if ended.si_pid == child else (0, 0)
         _, status = os.waitpid(ended.si_pid, 0)
         if ended.si_pid == child:
             break
@@ -81,32 +95,31 @@ def report(child: int) -> bytes:
             "code": os.waitstatus_to_exitcode(status),
             "cpu_seconds": used.ru_utime + used.ru_stime,
             "peak_bytes": used.ru_maxrss * 1024,
-            "io_read": io[0],
-            "io_write": io[1],
+            "io_read": io_read,
+            "io_write": io_write,
         }
     ).encode()
 
 
-def io_counters(pid: int) -> tuple[int, int]:
-    """Bytes read and written by system calls, the children it waited for included."""
+def open_counters(pid: int) -> int:
+    """Opened while the process lives: a zombie's files in /proc are root's. -1 without."""
     try:
-        with open(f"/proc/{pid}/io", "rb") as lines:
-            counters = dict(line.split(b": ") for line in lines.read().splitlines())
-    except OSError:  # a kernel without CONFIG_TASK_IO_ACCOUNTING
+        return os.open(f"/proc/{pid}/io", os.O_RDONLY)
+    except FileNotFoundError:  # a kernel without CONFIG_TASK_IO_ACCOUNTING
+        return -1
+
+
+def read_counters(descriptor: int) -> tuple[int, int]:
+    """Bytes read and written by system calls, the children it waited for included."""
+    if descriptor < 0:
         return 0, 0
-    return int(counters[b"rchar"]), int(counters[b"wchar"])
+    lines = os.pread(descriptor, 4096, 0).splitlines()
+    values = dict(line.split(b": ") for line in lines)
+    return int(values[b"rchar"]), int(values[b"wchar"])
 
 
-def run(
-    job: dict[str, Any],
-    code: bytes,
-    event: bytes,
-    stdin: bytes | None,
-    result: int,
-    run_python: Callable[[str, str, int], None],
-) -> None:
+def run(job: dict[str, Any], code: bytes, event: bytes, stdin: bytes | None, result: int) -> None:
     """The child: limits, environment, then the language. Never returns."""
-    set_dumpable(True)
     for name, value in job["limits"].items():
         number = getattr(resource, name)
         resource.setrlimit(number, (value, value))
@@ -122,9 +135,11 @@ def run(
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     os.set_inheritable(result, job["language"] == "javascript")
     if job["language"] == "python":
+        import python
+
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        run_python(code.decode(), event.decode(), result)
+        python.run(code.decode(), event.decode(), result)
     elif job["language"] == "javascript":
         files = [str(memory_file(part)) for part in (code, event)]
         node, *options = job["node"]

@@ -2,12 +2,14 @@
 
 Three kinds of callers, told apart by their bearer token:
 
-- a *user*: an opaque token that the operator made; may use the business domains it names;
+- a *user*: an opaque token of the operator's making (`tokens`), or a JWT of an issuer that
+  the operator trusts (`issuer`); has a role, domains and quotas;
 - a *service* of ours: a short-lived token signed with the platform's secret;
 - a *container*: a token signed for one sandbox id, held by that sandbox's executor.
 
 Every service authenticates every call itself (`server.serve` wires it), so a port that
-is reached past the edge is guarded too. A service without a secret does not start.
+is reached past the edge is guarded too. A service without a secret and a valid token does
+not start.
 """
 
 from __future__ import annotations
@@ -16,13 +18,15 @@ import hashlib
 import hmac
 import re
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from sandbox_rpc.errors import Forbidden, InvalidParameter, NotFound, Unauthorized
+from sandbox_rpc.tokens import DOMAIN, Quotas, Role, TokensFile
 
 Kind = Literal["user", "service", "container"]
 
@@ -30,17 +34,26 @@ DEFAULT_DOMAIN = "default"
 SERVICE_TOKEN_SECONDS = 300
 CONTAINER_TOKEN_SECONDS = 7 * 24 * 3600
 MINIMUM_SECRET_BYTES = 32
+NO_QUOTAS = Quotas()
 
-_DOMAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_DOMAIN = re.compile(DOMAIN)
+# As in envoy/edge.lua: for who calls a service past the edge, the same holds.
+_REQUEST_ID = re.compile(r"[!-~]{1,128}")
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """An authenticated caller. `domains` None means all; `subject` is what logs name."""
+    """An authenticated caller.
+
+    `subject` is what logs name and quotas are counted by: a token's id, `jwt:` and the
+    JWT's subject, a service's name or a sandbox id. `domains` None means all.
+    """
 
     kind: Kind
     subject: str
     domains: frozenset[str] | None = None
+    role: Role = "user"
+    quotas: Quotas = NO_QUOTAS
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,53 +127,67 @@ class Secret:
         return hmac.new(self._key, claim.encode(), hashlib.sha256).hexdigest()
 
 
-class Authenticator:
-    """Turns the metadata of a call into a Caller, or raises."""
+class Issuer(Protocol):
+    """Somebody else's tokens; `sandbox_rpc.issuer` has the one there is."""
 
-    def __init__(self, secret: Secret, users: Mapping[str, Principal]) -> None:
-        """`users` maps the SHA-256 (hex) of each user token to its principal."""
+    async def run(self) -> None:
+        """Keeps its keys fresh until it is cancelled."""
+
+    async def verify(self, token: str) -> Principal:
+        """Raises Unauthorized or ServiceUnavailable."""
+
+
+class Authenticator:
+    """Knows every token that is good."""
+
+    def __init__(self, secret: Secret, tokens: TokensFile, issuer: Issuer | None = None) -> None:
         self._secret = secret
-        self._users = users
+        self._tokens = tokens
+        self.issuer = issuer
 
     @classmethod
-    def read(cls, secret_file: Path, token_file: Path) -> Authenticator:
-        """The operator's one token, good for every domain, and the signing key.
+    def read(
+        cls, secret_file: Path, tokens_file: Path, issuer: Issuer | None = None
+    ) -> Authenticator:
+        """Raises OSError when a file is missing and ValueError when it holds nothing valid."""
+        return cls(Secret.read(secret_file), TokensFile(tokens_file), issuer)
 
-        Raises OSError when a file is missing and ValueError when one is too short.
-        """
-        token = token_file.read_text().strip()
-        if len(token) < MINIMUM_SECRET_BYTES:
-            raise ValueError(f"{token_file} must hold at least {MINIMUM_SECRET_BYTES} characters")
-        users = {fingerprint(token): Principal("user", "operator")}
-        return cls(Secret.read(secret_file), users)
-
-    def authenticate(self, metadata: Mapping[str, str], allowed: frozenset[Kind]) -> Caller:
+    async def authenticate(self, metadata: Mapping[str, str]) -> Principal:
+        """Who sends a call with this metadata. Raises Unauthorized."""
         scheme, _, token = metadata.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Unauthorized("the request carries no bearer token")
-        principal = self._users.get(fingerprint(token)) or self._secret.verify(token)
-        if principal is None:
-            raise Unauthorized("the token is not valid, or has expired")
-        if principal.kind not in allowed:
-            raise Forbidden(f"a {principal.kind} token may not make this call")
-        return Caller(
-            principal=principal,
-            domain=_domain(metadata, principal),
-            request_id=metadata.get("x-request-id", ""),
-            idempotency_key=metadata.get("idempotency-key"),
-        )
+        if found := self._tokens.find(token):
+            domains = None if found.domains == "*" else frozenset(found.domains)
+            return Principal("user", found.id, domains, found.role, found.quotas)
+        if principal := self._secret.verify(token):
+            return principal
+        if self.issuer is not None and token.count(".") == 2:
+            return await self.issuer.verify(token)
+        raise Unauthorized("the token is not valid, or has expired")
 
 
-def fingerprint(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()
-
-
-def _domain(metadata: Mapping[str, str], principal: Principal) -> str:
+def admit(principal: Principal, metadata: Mapping[str, str]) -> Caller:
+    """The call of this principal. Raises InvalidParameter and Forbidden for its domain."""
     domain = metadata.get("x-business-domain", DEFAULT_DOMAIN)
     if not _DOMAIN.fullmatch(domain):
         raise InvalidParameter(
             "Header 'x-business-domain' must be 1 to 63 letters, digits, '.', '_' or '-'"
         )
     if principal.domains is not None and domain not in principal.domains:
-        raise Forbidden("the token has no right to the domain in 'x-business-domain'")
-    return domain
+        raise Forbidden(
+            f"the token has no right to the domain '{domain}' (header 'x-business-domain', "
+            f"where absent '{DEFAULT_DOMAIN}')"
+        )
+    return Caller(
+        principal=principal,
+        domain=domain,
+        request_id=request_id(metadata),
+        idempotency_key=metadata.get("idempotency-key"),
+    )
+
+
+def request_id(metadata: Mapping[str, str]) -> str:
+    """The client's, if it is one: at most 128 visible ASCII characters; otherwise a new one."""
+    given = metadata.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())

@@ -21,8 +21,9 @@ from sandbox_rpc.auth import Authenticator, Kind
 
 log = logging.getLogger(__name__)
 
-# One message holds a result: 10 MiB of stdout, 10 of stderr, 16 of return value.
-MAX_MESSAGE_BYTES = 48 * 1024 * 1024
+# One message holds a whole result as JSON: 10 MiB of stdout and 10 of stderr, each byte at worst
+# six characters, and 16 MiB of return value. The edge allows as much.
+MAX_MESSAGE_BYTES = 144 * 1024 * 1024
 OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),

@@ -18,7 +18,7 @@ def frame(kind: bytes, payload: bytes = b"") -> bytes:
 def decide(
     frame: bytes, code: int = 0, language: str = "python", *, too_large: bool = False
 ) -> pb.Outcome:
-    end = End(exit_code=0, report={"code": code}, frame=frame, frame_too_large=too_large)
+    end = End(report={"code": code}, frame=frame, frame_too_large=too_large)
     return outcome.decide(end, language=language, stopped=None, timeout_seconds=1)
 
 
@@ -67,7 +67,7 @@ def test_shell_goes_by_its_exit_code_alone() -> None:
 
 
 def test_a_lost_report_is_a_kill_and_what_we_stopped_is_what_we_stopped() -> None:
-    end = End(exit_code=137, report=None, frame=frame(b"V", b"1"), frame_too_large=False)
+    end = End(report=None, frame=frame(b"V", b"1"), frame_too_large=False)
     lost = outcome.decide(end, language="python", stopped=None, timeout_seconds=1)
     assert (lost.status, lost.exit_code) == (pb.Outcome.STATUS_FAILED, 137)
     late = outcome.decide(end, language="python", stopped="timeout", timeout_seconds=2.5)
