@@ -69,6 +69,7 @@ class StartSandboxRequest(_message.Message):
     RUNTIME_TYPE_FIELD_NUMBER: _builtins.int
     RESOURCES_FIELD_NUMBER: _builtins.int
     DOMAIN_FIELD_NUMBER: _builtins.int
+    PACKAGES_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     generation: _builtins.int
     """Grows by one each time the session is recovered: generation 2 is another
@@ -81,6 +82,10 @@ class StartSandboxRequest(_message.Message):
     def resources(self) -> _session_pb2.Resources:
         """Complete: no field is absent."""
 
+    @_builtins.property
+    def packages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Python requirements (PEP 508) that code in the sandbox can import."""
+
     def __init__(
         self,
         *,
@@ -90,10 +95,11 @@ class StartSandboxRequest(_message.Message):
         runtime_type: _session_pb2.RuntimeType.Value.ValueType = ...,
         resources: _session_pb2.Resources | None = ...,
         domain: _builtins.str = ...,
+        packages: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["domain", b"domain", "generation", b"generation", "resources", b"resources", "runtime_type", b"runtime_type", "session_id", b"session_id", "template_id", b"template_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["domain", b"domain", "generation", b"generation", "packages", b"packages", "resources", b"resources", "runtime_type", b"runtime_type", "session_id", b"session_id", "template_id", b"template_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -253,7 +259,7 @@ class Sandbox(_message.Message):
     runtime_type: _session_pb2.RuntimeType.Value.ValueType
     status: Global___SandboxStatus.Value.ValueType
     reason: _builtins.str
-    """How it ended, where it has."""
+    """How it ended, where it has; what it waits for while it is `creating`."""
     exit_code: _builtins.int
     node: _builtins.str
     container_id: _builtins.str

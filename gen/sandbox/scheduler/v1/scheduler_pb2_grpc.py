@@ -77,9 +77,13 @@ class SchedulerServiceServicer:
     def StartSandbox(self, request, context):
         """Starts the sandbox of a session, or finds it. Answers when the container
         exists and its executor process has been started, not when that has dialled.
+        Packages are installed before, which may take minutes: the sandbox is `creating`
+        meanwhile, with the progress as its `reason`. The work goes on when the caller
+        goes away; StopSandbox ends it.
 
         RESOURCE_EXHAUSTED: no host has room. FAILED_PRECONDITION: the runtime cannot
-        isolate here (the detail says what is missing). UNAVAILABLE: the engine is down.
+        isolate here, or the packages cannot be installed (the detail says why).
+        UNAVAILABLE: the engine is down.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,9 +41,13 @@ class SchedulerServiceStub:
     StartSandbox: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.StartSandboxRequest, _scheduler_pb2.Sandbox]
     """Starts the sandbox of a session, or finds it. Answers when the container
     exists and its executor process has been started, not when that has dialled.
+    Packages are installed before, which may take minutes: the sandbox is `creating`
+    meanwhile, with the progress as its `reason`. The work goes on when the caller
+    goes away; StopSandbox ends it.
 
     RESOURCE_EXHAUSTED: no host has room. FAILED_PRECONDITION: the runtime cannot
-    isolate here (the detail says what is missing). UNAVAILABLE: the engine is down.
+    isolate here, or the packages cannot be installed (the detail says why).
+    UNAVAILABLE: the engine is down.
     """
     StopSandbox: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.StopSandboxRequest, _scheduler_pb2.StopSandboxResponse]
     """Removes a sandbox; absent is success. Its processes are gone when it answers."""
@@ -69,9 +73,13 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     StartSandbox: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.StartSandboxRequest, _scheduler_pb2.Sandbox]  # type: ignore[assignment]
     """Starts the sandbox of a session, or finds it. Answers when the container
     exists and its executor process has been started, not when that has dialled.
+    Packages are installed before, which may take minutes: the sandbox is `creating`
+    meanwhile, with the progress as its `reason`. The work goes on when the caller
+    goes away; StopSandbox ends it.
 
     RESOURCE_EXHAUSTED: no host has room. FAILED_PRECONDITION: the runtime cannot
-    isolate here (the detail says what is missing). UNAVAILABLE: the engine is down.
+    isolate here, or the packages cannot be installed (the detail says why).
+    UNAVAILABLE: the engine is down.
     """
     StopSandbox: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.StopSandboxRequest, _scheduler_pb2.StopSandboxResponse]  # type: ignore[assignment]
     """Removes a sandbox; absent is success. Its processes are gone when it answers."""
@@ -100,9 +108,13 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_scheduler_pb2.Sandbox, _abc.Awaitable[_scheduler_pb2.Sandbox]]:
         """Starts the sandbox of a session, or finds it. Answers when the container
         exists and its executor process has been started, not when that has dialled.
+        Packages are installed before, which may take minutes: the sandbox is `creating`
+        meanwhile, with the progress as its `reason`. The work goes on when the caller
+        goes away; StopSandbox ends it.
 
         RESOURCE_EXHAUSTED: no host has room. FAILED_PRECONDITION: the runtime cannot
-        isolate here (the detail says what is missing). UNAVAILABLE: the engine is down.
+        isolate here, or the packages cannot be installed (the detail says why).
+        UNAVAILABLE: the engine is down.
         """
 
     @_abc_1.abstractmethod

@@ -236,6 +236,7 @@ class SessionSpec(_message.Message):
     ENV_VARS_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     RUNTIME_TYPE_FIELD_NUMBER: _builtins.int
+    DEPENDENCIES_FIELD_NUMBER: _builtins.int
     template_id: _builtins.str
     """Required."""
     mode: Global___SessionMode.Value.ValueType
@@ -253,6 +254,12 @@ class SessionSpec(_message.Message):
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Kept and returned, never interpreted."""
 
+    @_builtins.property
+    def dependencies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Python requirements (PEP 508) beside the template's own, under the same rules
+        (see Template.pre_installed_packages). They are installed before the session runs.
+        """
+
     def __init__(
         self,
         *,
@@ -263,10 +270,11 @@ class SessionSpec(_message.Message):
         env_vars: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         runtime_type: Global___RuntimeType.Value.ValueType = ...,
+        dependencies: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_timeout", b"_timeout", "resources", b"resources", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_timeout", b"_timeout", "env_vars", b"env_vars", "metadata", b"metadata", "mode", b"mode", "resources", b"resources", "runtime_type", b"runtime_type", "template_id", b"template_id", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_timeout", b"_timeout", "dependencies", b"dependencies", "env_vars", b"env_vars", "metadata", b"metadata", "mode", b"mode", "resources", b"resources", "runtime_type", b"runtime_type", "template_id", b"template_id", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__timeout: _TypeAlias = _typing.Literal["timeout"]  # noqa: Y015
     _WhichOneofArgType__timeout: _TypeAlias = _typing.Literal["_timeout", b"_timeout"]  # noqa: Y015
