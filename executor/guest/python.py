@@ -19,6 +19,7 @@ import types
 from typing import Any, NoReturn
 
 FILENAME = "main.py"
+PACKAGES = "/opt/packages"  # what the session has installed, where it has something
 
 # Kept before any user code runs, so that patching them breaks nothing of ours by accident.
 _dumps, _loads, _write, _exit, _pack = json.dumps, json.loads, os.write, os._exit, struct.pack
@@ -32,6 +33,9 @@ def run(code: str, event: str, result: int) -> NoReturn:
     sys.modules["__main__"] = module
     sys.argv = [FILENAME]
     sys.path = ["/workspace", *(entry for entry in sys.path if not entry.startswith("/run/guest"))]
+    if os.path.isdir(PACKAGES):
+        # Last: a package can add modules, and never take the place of a standard one.
+        sys.path.append(PACKAGES)
     sys.modules.pop("python", None)
     linecache.cache[FILENAME] = (len(code), None, code.splitlines(True), FILENAME)
     status = 0
