@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 from executor.privileges import drop_root
@@ -15,7 +16,7 @@ from executor.settings import Settings
 
 
 def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    _start_logging()
     settings = Settings.read(os.environ)
     # What a child could read in /proc is gone before there is a child.
     os.environ.clear()
@@ -24,6 +25,18 @@ def main() -> None:
             sys.exit("started as root without SANDBOX_UID: refusing to run code as root")
         drop_root(settings.uid, _needed(settings))
     sys.exit(asyncio.run(_serve(settings)))
+
+
+def _start_logging() -> None:
+    """Lines on standard error that begin with their time, RFC 3339 in UTC: by it whoever reads
+    the container's log finds the lines since a moment."""
+    formatter = logging.Formatter(
+        "%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%S"
+    )
+    formatter.converter = time.gmtime
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def _needed(settings: Settings) -> list[Path]:
@@ -44,12 +57,14 @@ def _needed(settings: Settings) -> list[Path]:
 
 async def _serve(settings: Settings) -> int:
     # Imported here: as root, nothing of ours is loaded but what gives root up.
+    from executor.cgroups import Cgroups
     from executor.link import Link
     from executor.runs import Runs
     from executor.spool import Spool
 
     spool = Spool(settings.state)
-    runs = Runs(settings.workspace, spool, settings.packages)
+    cgroups = Cgroups.parse(settings.cgroups)
+    runs = Runs(settings.workspace, spool, settings.packages, cgroups)
     link = Link(settings, runs, spool)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

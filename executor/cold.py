@@ -95,6 +95,9 @@ class BwrapTree:
         """Reads process 1's pid, as this process sees it, once bwrap has made it."""
         self._init = _init_pid(self._status)
 
+    def init(self) -> int:
+        return self._init
+
     def kill(self) -> None:
         if self._process.returncode is None:
             # Process 1 of the namespace: the kernel ends all others before it is reaped,

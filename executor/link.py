@@ -141,6 +141,10 @@ class Link:
         with trace.span("executor.configure"):
             self._ephemeral = order.config.ephemeral
             refusal = await self._runs.configure(order.config)
+        if refusal:
+            log.error("nothing can run here: %s", refusal)
+        else:
+            log.info("configured; a sandbox was made, so isolation works")
         self._say(pb.ConnectRequest(configured=pb.Configured(refusal=refusal, spans=trace.spans)))
 
     async def _stop(self) -> None:

@@ -8,43 +8,45 @@ import struct
 
 from sandbox.executor.v1 import link_pb2 as pb
 
-from executor.sandbox import MAX_FRAME_BYTES, MIB, End
+from executor.cgroups import Used
+from executor.sandbox import FILE_BYTES, MAX_FRAME_BYTES, MIB, End, Job
 
 _HEAD = struct.Struct("!cQ")
 
 
-def decide(end: End, *, language: str, stopped: str | None, timeout_seconds: float) -> pb.Outcome:
-    """`stopped` is why the executor killed the run itself: timeout, cancelled or None.
+def decide(end: End, job: Job, *, stopped: str | None, used: Used | None) -> pb.Outcome:
+    """`stopped` is why the executor killed the run itself: timeout, memory, cancelled, or None.
 
     No result is never success: a handler's run succeeds only with exit code 0 and one
     whole frame on the result channel.
     """
     report = end.report or {}
     outcome = pb.Outcome(
-        cpu_time_ms=report.get("cpu_seconds", 0.0) * 1000,
-        peak_memory_mb=report.get("peak_bytes", 0) / MIB,
+        # The control group counts every process; without one, those that were waited for.
+        cpu_time_ms=(used.cpu_seconds if used else report.get("cpu_seconds", 0.0)) * 1000,
+        peak_memory_mb=(used.peak_bytes if used else report.get("peak_bytes", 0)) / MIB,
         io_read_bytes=report.get("io_read", 0),
         io_write_bytes=report.get("io_write", 0),
     )
+    if stopped is None and used is not None and used.killed_for_memory and not report:
+        stopped = "memory"  # the kernel ended the whole group, init with it
     if stopped is not None:
-        outcome.exit_code = 128 + signal.SIGKILL
-        if stopped == "timeout":
-            outcome.status = pb.Outcome.STATUS_TIMEOUT
-            outcome.error.message = f"the code ran for longer than {timeout_seconds:g} s"
-        else:
-            outcome.status = pb.Outcome.STATUS_CANCELLED
-            outcome.error.message = f"the execution was {stopped}"
+        _stopped(outcome, stopped, job)
         return outcome
     code = int(report.get("code", -signal.SIGKILL))
     outcome.exit_code = code if code >= 0 else 128 - code
     kind, payload = _frame(end)
-    if code == 0 and (language == "shell" or kind in (b"V", b"N")):
+    if code == 0 and (job.language == "shell" or kind in (b"V", b"N")):
         outcome.status = pb.Outcome.STATUS_SUCCESS
-        if kind == b"V" and language != "shell":
+        if kind == b"V" and job.language != "shell":
             outcome.return_value_json = payload
         return outcome
     outcome.status = pb.Outcome.STATUS_FAILED
-    if code < 0:
+    if used is not None and used.killed_for_memory:
+        outcome.error.message = _out_of_memory(job)
+    elif code in _SIGNALS:
+        outcome.error.message = _SIGNALS[code]
+    elif code < 0:
         outcome.error.message = f"the process was killed by {_signal_name(-code)}"
     elif end.frame_too_large:
         outcome.error.message = f"the return value is larger than {MAX_FRAME_BYTES // MIB} MiB"
@@ -54,7 +56,34 @@ def decide(end: End, *, language: str, stopped: str | None, timeout_seconds: flo
         outcome.error.message = f"the process exited with code {code}"
     else:
         outcome.error.message = "the process ended without a result"
+    if used is not None and used.forks_refused:
+        outcome.error.message += f" (it met the limit of {job.max_processes} processes)"
     return outcome
+
+
+# What the limits of a process (Job.encode) and the system call filter kill with.
+_SIGNALS = {
+    -signal.SIGXCPU: "the process used up its CPU time",
+    -signal.SIGXFSZ: f"a file grew beyond {FILE_BYTES // MIB} MiB",
+    -signal.SIGSYS: "the process made a system call that is not allowed",
+}
+
+
+def _stopped(outcome: pb.Outcome, why: str, job: Job) -> None:
+    outcome.exit_code = 128 + signal.SIGKILL
+    outcome.status = pb.Outcome.STATUS_FAILED
+    if why == "timeout":
+        outcome.status = pb.Outcome.STATUS_TIMEOUT
+        outcome.error.message = f"the code ran for longer than {job.timeout_seconds:g} s"
+    elif why == "memory":
+        outcome.error.message = _out_of_memory(job)
+    else:
+        outcome.status = pb.Outcome.STATUS_CANCELLED
+        outcome.error.message = f"the execution was {why}"
+
+
+def _out_of_memory(job: Job) -> str:
+    return f"the code used more than its {job.memory_bytes // MIB} MiB of memory"
 
 
 def refused(reason: str) -> pb.Outcome:

@@ -12,6 +12,7 @@ from sandbox.executor.v1 import link_pb2 as pb
 
 from executor import artifacts, outcome
 from executor.bwrap import IsolationError, default_environment
+from executor.cgroups import Cgroups, Group, Limits, Used
 from executor.pool import Pool
 from executor.sandbox import Job, Sandbox
 from executor.spool import Spool
@@ -47,9 +48,16 @@ class _Run:
 class Runs:
     """Starts, cancels and lists runs. What happens to them goes into the spool."""
 
-    def __init__(self, workspace: Path, spool: Spool, packages: Path | None = None) -> None:
+    def __init__(
+        self,
+        workspace: Path,
+        spool: Spool,
+        packages: Path | None = None,
+        cgroups: Cgroups | None = None,
+    ) -> None:
         self._workspace = workspace
         self._spool = spool
+        self._cgroups = cgroups
         self._environment = default_environment(with_packages=packages is not None)
         self._config = pb.SessionConfig()
         self._workshop = Workshop(workspace, packages)
@@ -122,6 +130,9 @@ class Runs:
         # In one step of the loop: at no moment is the run in neither place.
         self._spool.append(pb.ConnectRequest(finished=finished))
         del self._running[_key(run.run)]
+        status = pb.Outcome.Status.Name(ended.status).removeprefix("STATUS_").lower()
+        name, attempt = _key(run.run)
+        log.info("%s attempt %d: %s in %.1f ms", name, attempt, status, ended.duration_ms)
 
     async def _isolated(self, run: pb.Run, state: _Run, trace: Trace) -> pb.Outcome:
         job = Job(
@@ -135,7 +146,9 @@ class Runs:
             timeout_seconds=run.timeout_seconds,
         )
         sandbox = await self._pool.take()
+        group = None
         try:
+            group = self._bound(sandbox, state)
             state.sandbox = sandbox
             if state.stopped is not None:
                 sandbox.kill()
@@ -158,12 +171,20 @@ class Runs:
         finally:
             state.sandbox = None
             await sandbox.close()
-        return outcome.decide(
-            end,
-            language=run.language,
-            stopped=state.stopped,
-            timeout_seconds=run.timeout_seconds,
+            used = _unbound(group)
+        return outcome.decide(end, job, stopped=state.stopped, used=used)
+
+    def _bound(self, sandbox: Sandbox, state: _Run) -> Group | None:
+        """Puts a sandbox into a control group of its own, before it has a job."""
+        if self._cgroups is None:
+            return None
+        group = self._cgroups.make(
+            Limits(self._config.memory_bytes, self._config.max_processes, self._config.cpus)
         )
+        group.add(sandbox.init())
+        if group.oom >= 0:
+            asyncio.get_running_loop().add_reader(group.oom, state.stop, "memory")
+        return group
 
     async def _output(self, ref: pb.RunRef, state: _Run, stream: str, data: bytes) -> None:
         room = MAX_OUTPUT_BYTES - state.kept[stream]
@@ -176,6 +197,17 @@ class Runs:
         kind = pb.Output.STREAM_STDOUT if stream == "stdout" else pb.Output.STREAM_STDERR
         message = pb.ConnectRequest(output=pb.Output(run=ref, stream=kind, data=data))
         await self._spool.append_when_room(message)
+
+
+def _unbound(group: Group | None) -> Used | None:
+    """Removes the control group of a run that has ended; what it used."""
+    if group is None:
+        return None
+    if group.oom >= 0:
+        asyncio.get_running_loop().remove_reader(group.oom)
+    used = group.used()
+    group.remove()
+    return used
 
 
 def _whole_characters(data: bytes) -> int:

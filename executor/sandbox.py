@@ -114,6 +114,9 @@ class Channels:
 class Tree(Protocol):
     """The processes of one sandbox."""
 
+    def init(self) -> int:
+        """Process 1 of the sandbox, by its pid here."""
+
     def kill(self) -> None:
         """Kills all of them. Idempotent."""
 
@@ -165,6 +168,10 @@ class Sandbox:
             frame=bytes(frame),
             frame_too_large=len(frame) > MAX_FRAME_BYTES + 9,
         )
+
+    def init(self) -> int:
+        """The sandbox's process 1, by its pid here: whatever runs inside descends from it."""
+        return self._tree.init()
 
     def kill(self) -> None:
         """Kills the whole tree. It is gone when `run` or `close` returns. Idempotent."""

@@ -97,6 +97,10 @@ class PidfdTree:
     def __init__(self, pidfd: int) -> None:
         self._pidfd = pidfd
 
+    def init(self) -> int:
+        with open(f"/proc/self/fdinfo/{self._pidfd}") as lines:
+            return next(int(line.split()[1]) for line in lines if line.startswith("Pid:"))
+
     def kill(self) -> None:
         try:
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)

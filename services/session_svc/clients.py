@@ -24,10 +24,6 @@ _LIST = 10.0
 # A look for a client's answer, which has a stored value to fall back on.
 _GLANCE = 1.0
 
-# Runs at the same time in one session; each may use the whole of the session's memory,
-# and what they use together the container bounds, where there is one.
-_CONCURRENCY = 4
-
 
 class Scheduler:
     """scheduler_svc. Methods raise what it raised, ServiceUnavailable when it is down."""
@@ -83,9 +79,10 @@ class Attachments:
                 env_vars=row.env_vars,
                 memory_bytes=bytes_of(row.memory),
                 max_processes=row.max_processes,
-                concurrency=1 if ephemeral else _CONCURRENCY,
+                concurrency=1,  # runs share a workspace, so one at a time
                 ephemeral=ephemeral,
                 disk_bytes=bytes_of(row.disk),
+                cpus=float(row.cpu),
             ),
         )
         await self.channel.call(self._stub.RegisterSession, request, timeout=_REGISTER)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from sandbox.execution.v1 import execution_pb2 as pb
 from sandbox.executor.v1 import link_pb2
 from sandbox_rpc.server import Server, serve
 from sandbox_rpc.telemetry import ForeignSpans
+from scheduler_svc.runtimes.cgroups import Cgroups
 
 from tests.support import PATIENCE, Keys, Platform
 
@@ -44,6 +46,8 @@ class ExecService:
         self.links: Any = None
         self._database: Database | None = None
         self.executors: list[subprocess.Popen[bytes]] = []
+        self._cgroups = Cgroups()
+        self._sandboxes: list[str] = []
 
     async def start(self) -> None:
         self._database = Database(f"sqlite+aiosqlite:///{self.place}/exec.db")
@@ -70,11 +74,13 @@ class ExecService:
     async def close(self) -> None:
         for executor in self.executors:
             end(executor)
+        for sandbox_id in self._sandboxes:
+            self._cgroups.remove(sandbox_id)
         await self.crash()
 
     async def session(self, name: str, *, ephemeral: bool = False, **env: str) -> str:
         """Registers a session in the domain "default" and answers its id."""
-        session_id = f"sess_{name:0>16}"
+        session_id = f"sess_{name}{secrets.token_hex(8)}"[:21]
         config = link_pb2.SessionConfig(
             env_vars=env,
             memory_bytes=512 * 1024 * 1024,
@@ -111,6 +117,8 @@ class ExecService:
                 shutil.chown(path, UNPRIVILEGED_UID, UNPRIVILEGED_UID)
         if os.geteuid() == 0 and not wrapper:
             environment["SANDBOX_UID"] = str(UNPRIVILEGED_UID)
+            environment["SANDBOX_CGROUPS"] = self._cgroups.create(sandbox_id, UNPRIVILEGED_UID)
+            self._sandboxes.append(sandbox_id)
         log = (self.place / f"{sandbox_id}.log").open("wb")
         with log:
             process = subprocess.Popen(

@@ -8,18 +8,28 @@ import pytest
 from sandbox.executor.v1 import link_pb2 as pb
 
 from executor import outcome
-from executor.sandbox import End
+from executor.cgroups import Used
+from executor.sandbox import MIB, End, Job
 
 
 def frame(kind: bytes, payload: bytes = b"") -> bytes:
     return kind + struct.pack("!Q", len(payload)) + payload
 
 
+def job(language: str = "python", timeout: float = 1) -> Job:
+    return Job(language, b"", b"", None, {}, 64 * MIB, 32, timeout)
+
+
 def decide(
-    frame: bytes, code: int = 0, language: str = "python", *, too_large: bool = False
+    frame: bytes,
+    code: int = 0,
+    language: str = "python",
+    *,
+    too_large: bool = False,
+    used: Used | None = None,
 ) -> pb.Outcome:
     end = End(report={"code": code}, frame=frame, frame_too_large=too_large)
-    return outcome.decide(end, language=language, stopped=None, timeout_seconds=1)
+    return outcome.decide(end, job(language), stopped=None, used=used)
 
 
 def test_a_value_and_a_script_without_one_succeed() -> None:
@@ -68,13 +78,31 @@ def test_shell_goes_by_its_exit_code_alone() -> None:
 
 def test_a_lost_report_is_a_kill_and_what_we_stopped_is_what_we_stopped() -> None:
     end = End(report=None, frame=frame(b"V", b"1"), frame_too_large=False)
-    lost = outcome.decide(end, language="python", stopped=None, timeout_seconds=1)
+    lost = outcome.decide(end, job(), stopped=None, used=None)
     assert (lost.status, lost.exit_code) == (pb.Outcome.STATUS_FAILED, 137)
-    late = outcome.decide(end, language="python", stopped="timeout", timeout_seconds=2.5)
+    late = outcome.decide(end, job(timeout=2.5), stopped="timeout", used=None)
     assert late.status == pb.Outcome.STATUS_TIMEOUT
     assert late.error.message == "the code ran for longer than 2.5 s"
-    gone = outcome.decide(end, language="python", stopped="cancelled", timeout_seconds=1)
+    gone = outcome.decide(end, job(), stopped="cancelled", used=None)
     assert gone.status == pb.Outcome.STATUS_CANCELLED
+    assert gone.error.message == "the execution was cancelled"
+
+
+def test_the_reason_is_the_true_one() -> None:
+    memory = "the code used more than its 64 MiB of memory"
+    used = Used(cpu_seconds=1.5, peak_bytes=64 * MIB, killed_for_memory=1, forks_refused=0)
+    killed = decide(b"", -9, used=used)
+    assert (killed.exit_code, killed.error.message) == (137, memory)
+    assert (killed.cpu_time_ms, killed.peak_memory_mb) == (1500, 64)
+    # One child was killed, and the program went on and returned: that is no failure.
+    assert decide(frame(b"V", b"1"), used=used).status == pb.Outcome.STATUS_SUCCESS
+    whole_group = End(report=None, frame=b"", frame_too_large=False)
+    ended = outcome.decide(whole_group, job(), stopped=None, used=used)
+    assert (ended.status, ended.error.message) == (pb.Outcome.STATUS_FAILED, memory)
+    refused = Used(cpu_seconds=0, peak_bytes=0, killed_for_memory=0, forks_refused=3)
+    assert "limit of 32 processes" in decide(b"", 1, used=refused).error.message
+    assert "CPU time" in decide(b"", -24).error.message
+    assert "a file grew beyond 1024 MiB" in decide(b"", -25).error.message
 
 
 def test_a_return_value_over_the_limit_is_named() -> None:

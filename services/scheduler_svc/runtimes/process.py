@@ -22,9 +22,8 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,10 +38,16 @@ from scheduler_svc.runtimes.base import (
     SandboxSpec,
     SandboxState,
     SnapshotComplete,
+    Usage,
 )
+from scheduler_svc.runtimes.cgroups import Cgroups
+from scheduler_svc.runtimes.ends import how_it_ended, last_words
 from scheduler_svc.runtimes.feed import Feed
+from scheduler_svc.runtimes.inotify import Growth
+from scheduler_svc.runtimes.logfile import LogFile, last_lines
 from scheduler_svc.runtimes.proc import Identity, Process, end_tree
 from scheduler_svc.runtimes.records import Record
+from scheduler_svc.runtimes.usage import measure
 from scheduler_svc.runtimes.users import make_private, workspace_owner
 
 log = logging.getLogger(__name__)
@@ -57,7 +62,8 @@ _WAIT_FOR_GO = ("/bin/sh", "-c", 'read -r go && exec "$@" </dev/null', "sh")
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 _LOG = "executor.log"
 _STATE = "state"
-_SIGNALLED = 128
+# Of the log of a sandbox that ended unexpectedly: what goes into ours.
+_LAST_LINES = 20
 
 
 class ProcessRuntime:
@@ -86,8 +92,10 @@ class ProcessRuntime:
         # As root, executors are other users and must pass through to what is theirs.
         self._passable = 0o711 if self._as_root else 0o700
         self._node = socket.gethostname()
+        self._cgroups = Cgroups()
         self._sandboxes: dict[str, _Sandbox] = {}
         self._feed = Feed()
+        self._growth = Growth()
         self._closed = False
 
     def open(self) -> None:
@@ -144,14 +152,43 @@ class ProcessRuntime:
     def watch(self) -> AsyncIterator[Change]:
         return self._feed.read(lambda: [*map(Changed, self._states()), SnapshotComplete()])
 
-    async def logs(self, sandbox_id: str, *, tail: int) -> bytes:
-        if sandbox_id not in self._sandboxes:
+    async def usage(self, sandbox_ids: Sequence[str]) -> Mapping[str, Usage]:
+        asked = (self._sandboxes.get(name) for name in sandbox_ids)
+        return await measure(
+            {found.record.sandbox_id: found.record.process for found in asked if found}
+        )
+
+    async def logs(
+        self, sandbox_id: str, *, tail: int, since: datetime | None = None, follow: bool = False
+    ) -> AsyncIterator[bytes]:
+        sandbox = self._sandboxes.get(sandbox_id)
+        if sandbox is None:
             raise NotFound("Container", sandbox_id)
-        return await asyncio.to_thread(_last_lines, self._home(sandbox_id) / _LOG, tail)
+        path = self._home(sandbox_id) / _LOG
+        born = sandbox.record.created_at
+        try:
+            log_file = await asyncio.to_thread(LogFile, path, tail=tail, since=since, born=born)
+        except FileNotFoundError:  # removed meanwhile
+            raise NotFound("Container", sandbox_id) from None
+        with closing(log_file):
+            yield b""
+            if follow and not sandbox.record.ended:
+                with self._growth.watch(path) as grown:
+                    while not sandbox.record.ended:
+                        if self._closed:
+                            raise ServiceUnavailable("scheduler_svc is going down")
+                        for piece in log_file.grown():
+                            yield piece
+                        await grown.wait()
+                        grown.clear()
+            for piece in log_file.grown():
+                yield piece
+            yield log_file.rest()
 
     async def close(self) -> None:
         self._closed = True
         self._feed.close()
+        self._growth.close()
         stopping = [sandbox.stopping for sandbox in self._sandboxes.values() if sandbox.stopping]
         await asyncio.gather(*stopping, return_exceptions=True)
         while self._sandboxes:
@@ -205,6 +242,7 @@ class ProcessRuntime:
         }
         if owner is not None:
             environment["SANDBOX_UID"] = str(owner)
+            environment["SANDBOX_CGROUPS"] = self._cgroups.create(spec.sandbox_id, owner)
         return environment
 
     def _adopt(self, record: Record) -> None:
@@ -214,7 +252,7 @@ class ProcessRuntime:
             sandbox = _Sandbox(record, None)
             self._sandboxes[record.sandbox_id] = sandbox
             if not record.ended:
-                self._note_end(sandbox, None)
+                self._note_end(sandbox, None, None)
 
     def _follow(self, sandbox: _Sandbox) -> _Sandbox:
         self._sandboxes[sandbox.record.sandbox_id] = sandbox
@@ -227,19 +265,35 @@ class ProcessRuntime:
     async def _until_ended(self, sandbox: _Sandbox) -> None:
         assert sandbox.process is not None
         await sandbox.process.wait()
-        self._note_end(sandbox, sandbox.process.reap())
+        self._note_end(sandbox, sandbox.process.reap(), datetime.now(UTC))
         self._feed.publish(Changed(self._state(sandbox)))
-        log.info("%s: %s", sandbox.record.sandbox_id, _how_it_ended(sandbox.record.exit_code))
+        self._growth.wake()
 
-    def _note_end(self, sandbox: _Sandbox, exit_code: int | None) -> None:
-        sandbox.record = replace(sandbox.record, ended=True, exit_code=exit_code)
-        sandbox.record.write(self._home(sandbox.record.sandbox_id))
+    def _note_end(self, sandbox: _Sandbox, exit_code: int | None, at: datetime | None) -> None:
+        home = self._home(sandbox.record.sandbox_id)
+        # Its log goes with the sandbox, and a failed one is soon replaced.
+        lines = last_lines(home / _LOG, _LAST_LINES)
+        sandbox.record = replace(
+            sandbox.record,
+            ended=True,
+            ended_at=at,
+            exit_code=exit_code,
+            last_words=last_words(exit_code, lines),
+        )
+        sandbox.record.write(home)
+        how = how_it_ended(sandbox.record)
+        if exit_code == 0 or sandbox.is_stopping():
+            log.info("%s: %s", sandbox.record.sandbox_id, how)
+        else:
+            said = {"executor_log": lines}
+            log.warning("%s: %s", sandbox.record.sandbox_id, how, extra={"fields": said})
 
     async def _remove(self, sandbox: _Sandbox) -> None:
         sandbox_id = sandbox.record.sandbox_id
         if sandbox.process and sandbox.follower:
             await end_tree(sandbox.process, self._grace)
             await sandbox.follower
+        self._cgroups.remove(sandbox_id)
         await asyncio.to_thread(shutil.rmtree, self._home(sandbox_id))
         await sandbox.let_go()
         del self._sandboxes[sandbox_id]
@@ -262,12 +316,17 @@ class ProcessRuntime:
             sandbox_id=record.sandbox_id,
             session_id=record.session_id,
             generation=record.generation,
+            template_id=record.template_id,
+            domain=record.domain,
+            resources=record.resources,
             status="failed" if failed else "completed" if record.ended else "running",
             node=self._node,
             container_id=record.sandbox_id,
             created_at=record.created_at,
             exit_code=record.exit_code,
-            reason=_how_it_ended(record.exit_code) if failed else None,
+            reason=how_it_ended(record) if failed else None,
+            ended_at=record.ended_at,
+            stopping=sandbox.is_stopping(),
         )
 
 
@@ -294,16 +353,3 @@ class _Sandbox:
             await asyncio.gather(self.follower, return_exceptions=True)
         if self.process:
             self.process.close()
-
-
-def _how_it_ended(exit_code: int | None) -> str:
-    if exit_code is None:
-        return "the executor ended while scheduler_svc could not see how"
-    if exit_code > _SIGNALLED:
-        return f"the executor was killed by signal {exit_code - _SIGNALLED}"
-    return f"the executor ended with exit code {exit_code}"
-
-
-def _last_lines(path: Path, count: int) -> bytes:
-    with path.open("rb") as file:
-        return b"".join(deque(file, maxlen=count))

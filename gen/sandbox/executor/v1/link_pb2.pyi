@@ -204,6 +204,7 @@ class SessionConfig(_message.Message):
     CONCURRENCY_FIELD_NUMBER: _builtins.int
     EPHEMERAL_FIELD_NUMBER: _builtins.int
     DISK_BYTES_FIELD_NUMBER: _builtins.int
+    CPUS_FIELD_NUMBER: _builtins.int
     memory_bytes: _builtins.int
     """Bytes of memory per run."""
     max_processes: _builtins.int
@@ -214,6 +215,8 @@ class SessionConfig(_message.Message):
     """The executor leaves by itself after its first execution is acknowledged."""
     disk_bytes: _builtins.int
     """Bytes that the workspace may hold in all; 0 where it is not known."""
+    cpus: _builtins.float
+    """Cores that one run may use at a time; 0 where it is not bounded."""
     @_builtins.property
     def env_vars(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
@@ -225,10 +228,11 @@ class SessionConfig(_message.Message):
         concurrency: _builtins.int = ...,
         ephemeral: _builtins.bool = ...,
         disk_bytes: _builtins.int = ...,
+        cpus: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "disk_bytes", b"disk_bytes", "env_vars", b"env_vars", "ephemeral", b"ephemeral", "max_processes", b"max_processes", "memory_bytes", b"memory_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "cpus", b"cpus", "disk_bytes", b"disk_bytes", "env_vars", b"env_vars", "ephemeral", b"ephemeral", "max_processes", b"max_processes", "memory_bytes", b"memory_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
