@@ -143,6 +143,9 @@ class Links:
         link = self._links.get(sandbox_id) if sandbox_id else None
         if link is not None:
             link.send(pb.ConnectResponse(stop=pb.Stop()))
+        for waiter in self._attaching.pop(sandbox_id or "", ()):
+            if not waiter.done():
+                waiter.set_exception(StateConflict(f"session '{session_id}' has ended"))
         self._lost.pop(session_id, None)
 
     def silent_for(self, session_id: str) -> float | None:
