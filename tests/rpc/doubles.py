@@ -4,7 +4,7 @@ executors live in memory, and a clock that only tests turn."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,6 +23,7 @@ from scheduler_svc.runtimes.base import (
     SandboxSpec,
     SandboxState,
     SnapshotComplete,
+    Usage,
 )
 from scheduler_svc.runtimes.feed import Feed
 
@@ -59,6 +60,7 @@ class MemoryRuntime:
     def __init__(self) -> None:
         self.sandboxes: dict[str, SandboxState] = {}
         self.specs: list[SandboxSpec] = []
+        self.measured: list[list[str]] = []
         self._feed = Feed()
 
     async def start(self, spec: SandboxSpec) -> SandboxState:
@@ -69,6 +71,9 @@ class MemoryRuntime:
                     sandbox_id=spec.sandbox_id,
                     session_id=spec.session_id,
                     generation=spec.generation,
+                    template_id=spec.template_id,
+                    domain=spec.domain,
+                    resources=spec.resources,
                     status="running",
                     node="node-1",
                     container_id=f"container-of-{spec.sandbox_id}",
@@ -90,8 +95,21 @@ class MemoryRuntime:
     def watch(self) -> AsyncIterator[Change]:
         return self._feed.read(lambda: [*map(Changed, self.sandboxes.values()), SnapshotComplete()])
 
-    async def logs(self, sandbox_id: str, *, tail: int) -> bytes:
-        raise NotFound("Container", sandbox_id)
+    async def usage(self, sandbox_ids: Sequence[str]) -> Mapping[str, Usage]:
+        self.measured.append(list(sandbox_ids))
+        return {
+            name: Usage(cpu_percent=12.5, memory_bytes=1 << 33, pids=3)
+            for name in sandbox_ids
+            if not self.sandboxes[name].ended
+        }
+
+    async def logs(
+        self, sandbox_id: str, *, tail: int, since: datetime | None = None, follow: bool = False
+    ) -> AsyncIterator[bytes]:
+        if sandbox_id not in self.sandboxes:
+            raise NotFound("Container", sandbox_id)
+        yield b""
+        yield f"tail={tail} since={since} follow={follow}\n".encode()
 
     async def close(self) -> None:
         self._feed.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -61,6 +62,12 @@ async def host(request: pytest.FixtureRequest, place: Path) -> AsyncIterator[Pro
 @pytest.fixture
 def runtime(host: ProcessHost) -> Runtime:
     return host.start_runtime()
+
+
+async def text(runtime: Runtime, sandbox_id: str, *, tail: int = 100, **limits: Any) -> bytes:
+    """The whole of one answer of `logs`."""
+    pieces = runtime.logs(sandbox_id, tail=tail, **limits)
+    return b"".join([piece async for piece in pieces])
 
 
 def spec(letter: str = "a", generation: int = 1) -> SandboxSpec:

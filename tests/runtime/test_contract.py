@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from sandbox_rpc.errors import NotFound
 from scheduler_svc.runtimes.base import (
     Change,
     Changed,
@@ -160,24 +159,6 @@ async def test_a_watch_ends_when_the_runtime_closes(runtime: Runtime) -> None:
 
     with pytest.raises(StopAsyncIteration):
         await next_of(watch)
-
-
-async def test_logs_are_what_the_executor_printed(host: ProcessHost, runtime: Runtime) -> None:
-    host.order(spec().session_id, "stubborn")
-    await runtime.start(spec())
-
-    async def complete() -> bytes:
-        text = await runtime.logs(spec().sandbox_id, tail=10)
-        return text if b"ready" in text else b""
-
-    lines = (await eventually(complete)).splitlines()
-    assert len(lines) == 2
-    assert await runtime.logs(spec().sandbox_id, tail=1) == b"ready\n"
-
-
-async def test_logs_of_an_absent_sandbox_are_not_found(runtime: Runtime) -> None:
-    with pytest.raises(NotFound):
-        await runtime.logs("sbx_zzzzzzzzzzzzzzzz-1", tail=10)
 
 
 async def test_sandboxes_outlive_the_runtime_and_the_next_one_finds_them(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -13,13 +14,14 @@ from pathlib import Path
 import pytest
 from sandbox_rpc.errors import ServiceUnavailable, TooManyRequests
 from scheduler_svc.runtimes import feed
-from scheduler_svc.runtimes.base import Changed, Removed, SandboxSpec
+from scheduler_svc.runtimes.base import Changed, Removed, SandboxSpec, SandboxState
 from scheduler_svc.runtimes.feed import Feed
+from scheduler_svc.runtimes.proc import Identity
 from scheduler_svc.runtimes.process import ProcessRuntime
 from scheduler_svc.runtimes.records import Record
 from scheduler_svc.runtimes.users import UIDS
 
-from tests.runtime.conftest import ProcessHost, spec
+from tests.runtime.conftest import ProcessHost, spec, text
 from tests.support import PATIENCE, eventually
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -64,9 +66,9 @@ async def line(runtime: ProcessRuntime, word: bytes) -> list[bytes]:
     """The words of the line that the executor printed and that starts with `word`."""
 
     async def look() -> list[bytes]:
-        for text in (await runtime.logs(spec().sandbox_id, tail=10)).splitlines():
-            if text.startswith(word):
-                return text.split()
+        for printed in (await text(runtime, spec().sandbox_id)).splitlines():
+            if printed.startswith(word):
+                return printed.split()
         return []
 
     return await eventually(look)
@@ -169,6 +171,82 @@ async def test_a_killed_executor_is_noticed(host: ProcessHost) -> None:
                 break
     assert change.state.exit_code == 128 + signal.SIGKILL
     assert change.state.reason == "the executor was killed by signal 9"
+
+
+async def test_a_failed_executor_leaves_its_last_words(
+    host: ProcessHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    host.order(spec().session_id, "exit 3")
+    runtime = host.start_runtime()
+    await runtime.start(spec())
+
+    async def over() -> SandboxState | None:
+        state = await runtime.status(spec().sandbox_id)
+        return state if state and state.ended else None
+
+    state = await eventually(over)
+    assert state is not None
+    # Without its time, and without our directory.
+    assert state.reason == "the executor ended with exit code 3: ERROR exit 3: …/b c"
+    assert state.ended_at is not None
+    [line] = [record for record in caplog.records if "exit code 3" in record.message]
+    assert line.levelname == "WARNING"
+    assert line.__dict__["fields"]["executor_log"] == [
+        "ready",
+        "1970-01-01T00:00:00.000Z ERROR exit 3: /a/b c",
+    ]
+
+
+@pytest.mark.parametrize("order", ["exit 0", "run"])
+async def test_an_expected_end_is_no_warning(
+    host: ProcessHost, caplog: pytest.LogCaptureFixture, order: str
+) -> None:
+    caplog.set_level("INFO")
+    host.order(spec().session_id, order)
+    runtime = host.start_runtime()
+    await runtime.start(spec())
+    if order == "run":
+        await line(runtime, b"ready")
+        await runtime.stop(spec().sandbox_id)
+
+    async def told() -> bool:
+        return "ended with exit code 0" in caplog.text
+
+    await eventually(told)
+    told_of_it = [record for record in caplog.records if "ended with" in record.message]
+    assert [record.levelno for record in told_of_it] == [logging.INFO]
+
+
+async def test_a_sandbox_that_stops_says_so(host: ProcessHost) -> None:
+    host.order(spec().session_id, "stubborn")
+    runtime = host.start_runtime(grace=0.1)
+    await runtime.start(spec())
+    await line(runtime, b"ready")
+    stop = asyncio.create_task(runtime.stop(spec().sandbox_id))
+    await asyncio.sleep(0)  # it is under way
+    state = await runtime.status(spec().sandbox_id)
+    await stop
+
+    assert state is not None
+    assert (state.stopping, state.status) == (True, "running")
+
+
+async def test_a_program_cannot_hide_behind_its_name(host: ProcessHost) -> None:
+    runtime = host.start_runtime()
+    await runtime.start(spec())
+    # The second field of /proc/PID/stat: bytes that are no text, and what looks like its end.
+    rename = "import ctypes, signal\nctypes.CDLL(None).prctl(15, b'\\xff) Z 1')\nprint(flush=True)"
+    odd = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", f"{rename}\nsignal.pause()"), stdout=asyncio.subprocess.PIPE
+    )
+    assert odd.stdout
+    await odd.stdout.readline()
+
+    assert Identity.of(odd.pid).started > 0
+    assert spec().sandbox_id in await runtime.usage([spec().sandbox_id])
+    await runtime.stop(spec().sandbox_id)
+    odd.kill()
+    await odd.wait()
 
 
 async def test_kill_9_of_the_scheduler_leaves_the_executor_to_the_next_one(

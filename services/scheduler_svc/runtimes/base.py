@@ -7,7 +7,7 @@ implementation.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
@@ -48,12 +48,17 @@ class SandboxState:
     """A sandbox as the runtime sees it.
 
     `exit_code` is 128 + n after signal n, and None while it runs or where the runtime
-    could not learn it. `reason` says in words how it ended.
+    could not learn it. `reason` says in words how it ended; it is shown to clients.
+    `ended_at` is None also where nobody saw the end. `stopping`: told to stop, not yet gone.
+    `session_id` and `domain` are empty for a warm sandbox that no session has claimed.
     """
 
     sandbox_id: str
     session_id: str
     generation: int
+    template_id: str
+    domain: str
+    resources: Resources
     status: Status
     node: str
     container_id: str
@@ -61,10 +66,22 @@ class SandboxState:
     pod_name: str | None = None
     exit_code: int | None = None
     reason: str | None = None
+    ended_at: datetime | None = None
+    stopping: bool = False
 
     @property
     def ended(self) -> bool:
         return self.status in ("completed", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What all processes of a sandbox use: CPU in percent of one core, memory in bytes, and
+    how many processes and threads there are."""
+
+    cpu_percent: float
+    memory_bytes: int
+    pids: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +135,22 @@ class Runtime(Protocol):
         far behind. Either way the reader watches again.
         """
 
-    async def logs(self, sandbox_id: str, *, tail: int) -> bytes:
-        """The last `tail` lines that the executor printed; NotFound without a trace of it."""
+    async def usage(self, sandbox_ids: Sequence[str]) -> Mapping[str, Usage]:
+        """What each of these uses now, by its id; one that does not run is left out.
+
+        Takes a fraction of a second, for all together: CPU use is measured over a time.
+        """
+
+    def logs(
+        self, sandbox_id: str, *, tail: int, since: datetime | None = None, follow: bool = False
+    ) -> AsyncIterator[bytes]:
+        """The last `tail` lines that the executor printed, and of these only those since
+        `since`. Each begins with its time (RFC 3339, UTC), unless it continues another.
+
+        The first piece may be empty: it says that there is such a log. With `follow` new
+        lines come as they are written, until the sandbox has ended. Raises NotFound without
+        a trace of the sandbox, ServiceUnavailable where the runtime closes meanwhile.
+        """
 
     async def close(self) -> None:
         """Ends the watches and lets go. Sandboxes run on."""

@@ -11,6 +11,7 @@ import asyncio
 import os
 import select
 import signal
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,39 +121,66 @@ async def end_tree(root: Process, grace: float) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stat:
+class Stat:
+    """One process at one moment, see proc_pid_stat(5).
+
+    `ticks` is the CPU time of the process and of those children that it has waited for,
+    in clock ticks, as is `started`, which counts from the boot.
+    """
+
     parent: int
     started: int
+    is_zombie: bool
+    ticks: int
+    threads: int
+    resident_pages: int
 
 
-def _stat(pid: int) -> _Stat:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        raise ProcessLookupError(f"no process {pid}") from None
-    # The second field is the command in parentheses and may itself hold any of both.
-    fields = text.rpartition(")")[2].split()
-    return _Stat(parent=int(fields[1]), started=int(fields[19]))
-
-
-def _tree(root: Process) -> list[Process]:
-    """The descendants of `root` that run, as far as they can be had."""
-    found = []
-    for pid in _descendants(root.identity.pid):
-        with suppress(ProcessLookupError):
-            found.append(Process(Identity.of(pid)))
-    return found
-
-
-def _descendants(root: int) -> list[int]:
-    children: dict[int, list[int]] = {}
+def processes() -> dict[int, Stat]:
+    """Every process there is, by pid."""
+    found = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             with suppress(ProcessLookupError):
-                children.setdefault(_stat(int(entry)).parent, []).append(int(entry))
+                found[int(entry)] = _stat(int(entry))
+    return found
+
+
+def descendants(table: Mapping[int, Stat], root: int) -> list[int]:
+    """The pids of all that `root` started, and that these started, and so on."""
+    children: dict[int, list[int]] = {}
+    for pid, stat in table.items():
+        children.setdefault(stat.parent, []).append(pid)
     found: list[int] = []
     level = [root]
     while level:
         level = [child for pid in level for child in children.get(pid, ())]
         found += level
+    return found
+
+
+def _stat(pid: int) -> Stat:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        raise ProcessLookupError(f"no process {pid}") from None
+    # The second field is the command in parentheses. User code chooses it: it may itself
+    # hold parentheses, and bytes that are no text.
+    fields = text.rpartition(b")")[2].split()
+    return Stat(
+        parent=int(fields[1]),
+        started=int(fields[19]),
+        is_zombie=fields[0] in (b"Z", b"X"),
+        ticks=sum(map(int, fields[11:15])),
+        threads=int(fields[17]),
+        resident_pages=int(fields[21]),
+    )
+
+
+def _tree(root: Process) -> list[Process]:
+    """The descendants of `root` that run, as far as they can be had."""
+    found = []
+    for pid in descendants(processes(), root.identity.pid):
+        with suppress(ProcessLookupError):
+            found.append(Process(Identity.of(pid)))
     return found

@@ -27,7 +27,11 @@ class Record:
     created_at: datetime
     process: Identity
     ended: bool = False
+    # None where scheduler_svc was not there to see it.
+    ended_at: datetime | None = None
     exit_code: int | None = None
+    # The end of its log, where that explains the exit code.
+    last_words: str = ""
 
     @classmethod
     def of(cls, spec: SandboxSpec, created_at: datetime, process: Identity) -> Record:
@@ -52,12 +56,13 @@ class Record:
         fields["resources"] = Resources(**fields["resources"])
         fields["process"] = Identity(**fields["process"])
         fields["created_at"] = datetime.fromisoformat(fields["created_at"])
+        if ended_at := fields.get("ended_at"):
+            fields["ended_at"] = datetime.fromisoformat(ended_at)
         return cls(**fields)
 
     def write(self, directory: Path) -> None:
         """Whole or not at all. Not synced to disk: a machine that goes down takes its
         processes along, and the record tells of nothing else."""
-        fields = asdict(self) | {"created_at": self.created_at.isoformat()}
         made = directory / f".{_NAME}"
-        made.write_text(json.dumps(fields, indent=2))
+        made.write_text(json.dumps(asdict(self), indent=2, default=datetime.isoformat))
         os.replace(made, directory / _NAME)
