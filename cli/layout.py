@@ -12,12 +12,15 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from cli import tokens
+
 # sockaddr_un holds 108 bytes, one of them the closing NUL (unix(7)).
 MAX_SOCKET_PATH_BYTES = 107
 SERVICES = ("session_svc", "scheduler_svc", "exec_svc")
 EDGE = "edge"
 SUPERVISOR = "supervisor"
 NAMES = (SUPERVISOR, EDGE, *SERVICES)
+AUDIT = "audit"
 
 # struct flock of fcntl(2) on 64-bit Linux: type, whence, start, length, pid.
 _FLOCK = "hhqqi4x"
@@ -33,6 +36,11 @@ class Layout:
     def token(self) -> Path:
         """The operator's bearer token, made at the first start."""
         return self.data / "token"
+
+    @property
+    def tokens(self) -> Path:
+        """What the services know of every token: see sandbox_rpc.tokens."""
+        return self.data / "tokens.json"
 
     @property
     def secret(self) -> Path:
@@ -98,6 +106,7 @@ class Layout:
         self._prepare_run(0o711 if os.geteuid() == 0 else 0o700)
         for path in (self.token, self.secret):
             _write_once(path, secrets.token_urlsafe(48))
+        tokens.register_operator(self.tokens, self.token.read_text().strip())
 
     def clear_run(self) -> None:
         """Removes the sockets, and the directory outside the data directory if there is one."""

@@ -10,7 +10,7 @@ from collections import deque
 from pathlib import Path
 
 from cli.errors import CommandError
-from cli.layout import NAMES, Layout
+from cli.layout import AUDIT, NAMES, Layout
 from cli.linux import DirectoryChanges
 
 # A file that grew beyond this is kept once, as NAME.log.1.
@@ -18,13 +18,17 @@ MAX_BYTES = 10 * 1024 * 1024
 
 
 def logs(places: Layout, name: str | None, *, lines: int, follow: bool) -> int:
-    """Prints the last `lines` of one log or of all; with `follow` goes on until Ctrl-C."""
-    if name is not None and name not in NAMES:
-        raise CommandError(f"there is no log '{name}'; there are: {', '.join(NAMES)}")
+    """Prints the last `lines` of one log, or of all but the audit log, which is read alone.
+
+    With `follow` goes on until Ctrl-C.
+    """
+    names = (*NAMES, AUDIT)
+    if name is not None and name not in names:
+        raise CommandError(f"there is no log '{name}'; there are: {', '.join(names)}")
     if not places.logs.is_dir():
         raise CommandError(f"{places.data} holds no logs: the stack was never started there")
-    tails = [_Tail(each, places.log(each), prefix=name is None) for each in NAMES]
-    chosen = [tail for tail in tails if name in (None, tail.name)]
+    shown = NAMES if name is None else (name,)
+    chosen = [_Tail(each, places.log(each), prefix=name is None) for each in shown]
     changes = DirectoryChanges(places.logs) if follow else None
     for tail in chosen:
         tail.show_last(lines)

@@ -82,6 +82,12 @@ def _doctor(arguments: argparse.Namespace) -> int:
     return doctor(_settings(arguments), as_json=arguments.json)
 
 
+def _token(arguments: argparse.Namespace) -> int:
+    from cli import token_command
+
+    return token_command.run(_settings(arguments).data_dir, arguments)
+
+
 def _settings(arguments: argparse.Namespace) -> StackSettings:
     from cli.settings import InvalidSettings, load
 
@@ -114,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("name", nargs="?", metavar="NAME", help="only this one, e.g. exec_svc")
     logs.add_argument("-f", "--follow", action="store_true", help="go on until Ctrl-C")
     logs.add_argument("-n", "--lines", type=int, default=100, help="of each (default 100)")
+    _add_token(add("token", _token, "Create, list and revoke the tokens of users."))
     _add_run(add("run", _run, "Run a program in a sandbox.", failure=125))
     doctor = add("doctor", _doctor, "Check what the stack needs, and say what to do.")
     doctor.add_argument("--json", action="store_true", help="as JSON")
@@ -122,6 +129,30 @@ def _parser() -> argparse.ArgumentParser:
         each.add_argument("--port", type=int, help="port of the public edge (default 8080)")
         each.add_argument("--internal-port", type=int, help="of the internal edge (default 8081)")
     return parser
+
+
+def _add_token(token: argparse.ArgumentParser) -> None:
+    actions = token.add_subparsers(required=True, dest="action", metavar="ACTION")
+    create = actions.add_parser("create", help="make a token and print it, once")
+    create.add_argument("name", metavar="NAME", help="whose it is or what for, e.g. ci")
+    create.add_argument("--role", choices=("user", "admin"), default="user", help="default user")
+    create.add_argument(
+        *("--domain", "-d"),
+        action="append",
+        dest="domains",
+        metavar="DOMAIN",
+        help="that it may use, again for more; '*' for all (default: default; an admin: all)",
+    )
+    create.add_argument("--expires", metavar="TIME", help="from now on, e.g. 12h or 90d")
+    create.add_argument("--live-sessions", type=int, metavar="N", help="at the same time")
+    create.add_argument("--executions-per-minute", type=int, metavar="N")
+    create.add_argument("--cpu", metavar="CORES", help="of all its live sessions, e.g. 4")
+    create.add_argument("--memory", metavar="SIZE", help="of all its live sessions, e.g. 8Gi")
+    listing = actions.add_parser("list", help="all tokens, valid or not")
+    revoke = actions.add_parser("revoke", help="end a token; counts at once")
+    revoke.add_argument("id", metavar="ID", help="tok_…, as list shows it")
+    for action in (create, listing):
+        action.add_argument("--json", action="store_true", help="as JSON")
 
 
 def _add_run(run: argparse.ArgumentParser) -> None:

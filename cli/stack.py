@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 
 from cli import edge
-from cli.layout import EDGE, Layout
+from cli.layout import AUDIT, EDGE, Layout
 from cli.ports import INTERNAL_HOST
 from cli.settings import StackSettings
 from cli.supervisor import Process
@@ -26,7 +26,8 @@ def processes(
     env = {name: value for name, value in environment.items() if name not in _CLIENT_ONLY}
     env |= {
         "SANDBOX_SECRET_FILE": str(layout.secret),
-        "SANDBOX_TOKEN_FILE": str(layout.token),
+        "SANDBOX_TOKENS_FILE": str(layout.tokens),
+        "SANDBOX_AUDIT_FILE": str(layout.log(AUDIT)),
         # A json.py in the working directory is not ours to import.
         "PYTHONSAFEPATH": "1",
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -26,10 +25,7 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture
 def keys(tmp_path: Path) -> Keys:
-    made = Keys(secret_file=tmp_path / "secret", token_file=tmp_path / "token")
-    for path in (made.secret_file, made.token_file):
-        path.write_text(secrets.token_urlsafe(48))
-    return made
+    return Keys.make(tmp_path)
 
 
 @pytest_asyncio.fixture

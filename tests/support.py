@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import secrets
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
 import grpc.aio
-from sandbox_rpc.auth import Authenticator, Secret
+from sandbox_rpc.auth import NO_QUOTAS, Authenticator, Secret
 from sandbox_rpc.channel import Channel
+from sandbox_rpc.guard import AuditLog
 from sandbox_rpc.server import Server, Service, serve
+from sandbox_rpc.tokens import Quotas, Role, new_token
+
+from cli.tokens import create, register_operator
 
 T = TypeVar("T")
 Metadata = tuple[tuple[str, str], ...]
@@ -22,10 +28,20 @@ PATIENCE = 60.0
 
 @dataclass(frozen=True)
 class Keys:
-    """A platform's signing key and its operator's token, in files as services read them."""
+    """A platform's signing key and its users' tokens, in files as services read them."""
 
     secret_file: Path
+    # The operator's token itself, for clients; services read the other file.
     token_file: Path
+    tokens_file: Path
+
+    @classmethod
+    def make(cls, directory: Path) -> Keys:
+        made = cls(directory / "secret", directory / "token", directory / "tokens.json")
+        for path in (made.secret_file, made.token_file):
+            path.write_text(secrets.token_urlsafe(48))
+        register_operator(made.tokens_file, made.token_file.read_text())
+        return made
 
     @property
     def secret(self) -> Secret:
@@ -33,14 +49,41 @@ class Keys:
 
     @property
     def authenticator(self) -> Authenticator:
-        return Authenticator.read(self.secret_file, self.token_file)
+        return Authenticator.read(self.secret_file, self.tokens_file)
 
-    def as_user(self, domain: str | None = None, **headers: str) -> Metadata:
-        """The metadata of the operator's call; `idempotency_key` becomes `idempotency-key`."""
+    def issue(
+        self,
+        *,
+        role: Role = "user",
+        domains: Iterable[str] | None = ("default",),
+        quotas: Quotas = NO_QUOTAS,
+        lifetime: timedelta | None = None,
+    ) -> str:
+        """A new token; `domains` None means all."""
+        token = new_token()
+        create(
+            self.tokens_file,
+            "made by a test",
+            role=role,
+            domains=None if domains is None else frozenset(domains),
+            quotas=quotas,
+            lifetime=lifetime,
+            token=token,
+        )
+        return token
+
+    def as_user(
+        self, domain: str | None = None, *, token: str | None = None, **headers: str
+    ) -> Metadata:
+        """The metadata of a call, the operator's by default.
+
+        `idempotency_key` becomes `idempotency-key`.
+        """
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         if domain is not None:
             named["x-business-domain"] = domain
-        return (("authorization", f"Bearer {self.token_file.read_text()}"), *named.items())
+        token = token or self.token_file.read_text()
+        return (("authorization", f"Bearer {token}"), *named.items())
 
     def as_service(self, subject: str = "test") -> Metadata:
         return (("authorization", f"Bearer {self.secret.sign('service', subject)}"),)
@@ -52,14 +95,15 @@ class Keys:
 class Platform:
     """Real gRPC servers of this process on ports of their own, and channels to them."""
 
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, keys: Keys, audit: AuditLog | None = None) -> None:
         self.keys = keys
+        self._audit = audit
         self._servers: list[Server] = []
         self._channels: list[Channel | grpc.aio.Channel] = []
 
     async def serve(self, *services: Service, listen: str = "127.0.0.1:0") -> str:
         """Serves them on one port and returns the target to dial."""
-        server = await serve(listen, services, self.keys.authenticator)
+        server = await serve(listen, services, self.keys.authenticator, self._audit)
         self._servers.append(server)
         return f"127.0.0.1:{server.port}" if server.port > 1 else listen
 

@@ -7,7 +7,7 @@ import asyncio
 from sandbox.execution.v1 import attachment_pb2_grpc, execution_pb2_grpc, rest_pb2_grpc
 from sandbox.executor.v1 import link_pb2_grpc
 from sandbox_rpc import telemetry
-from sandbox_rpc.auth import Authenticator, Kind
+from sandbox_rpc.auth import Kind
 from sandbox_rpc.server import Service, serve, until_signal
 
 from exec_svc.database import Database
@@ -28,7 +28,7 @@ from exec_svc.spans import Spans
 async def main() -> None:
     settings = Settings()
     processor = telemetry.start("exec_svc")
-    authenticator = Authenticator.read(settings.secret_file, settings.token_file)
+    authenticator, audit = settings.authenticator(), settings.audit_log("exec_svc")
 
     database = Database(settings.database_url)
     await migrate(database)
@@ -38,7 +38,9 @@ async def main() -> None:
     links = Links(sessions, store, journal, hub, spans)
     executions = Executions(sessions, store, journal, links, hub)
 
-    server = await serve(settings.listen, services(executions, sessions, links), authenticator)
+    server = await serve(
+        settings.listen, services(executions, sessions, links), authenticator, audit
+    )
     watch = asyncio.create_task(links.watch_silence())
     await until_signal()
 

@@ -123,6 +123,10 @@ class Secret:
             return Principal("service", subject)
         return Principal("container", subject) if kind == "container" else None
 
+    def derive(self, purpose: str) -> bytes:
+        """A key for signing something else: what it signs is no token, and no token is that."""
+        return hmac.new(self._key, f"derive.{purpose}".encode(), hashlib.sha256).digest()
+
     def _mac(self, claim: str) -> str:
         return hmac.new(self._key, claim.encode(), hashlib.sha256).hexdigest()
 
@@ -167,7 +171,7 @@ class Authenticator:
         raise Unauthorized("the token is not valid, or has expired")
 
 
-def admit(principal: Principal, metadata: Mapping[str, str]) -> Caller:
+def admit(principal: Principal, metadata: Mapping[str, str], request_id: str) -> Caller:
     """The call of this principal. Raises InvalidParameter and Forbidden for its domain."""
     domain = metadata.get("x-business-domain", DEFAULT_DOMAIN)
     if not _DOMAIN.fullmatch(domain):
@@ -182,12 +186,12 @@ def admit(principal: Principal, metadata: Mapping[str, str]) -> Caller:
     return Caller(
         principal=principal,
         domain=domain,
-        request_id=request_id(metadata),
+        request_id=request_id,
         idempotency_key=metadata.get("idempotency-key"),
     )
 
 
-def request_id(metadata: Mapping[str, str]) -> str:
+def request_id_of(metadata: Mapping[str, str]) -> str:
     """The client's, if it is one: at most 128 visible ASCII characters; otherwise a new one."""
     given = metadata.get("x-request-id", "")
     return given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())

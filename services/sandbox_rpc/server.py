@@ -1,23 +1,24 @@
-"""The gRPC server of a service: authentication, errors, health, reflection, drain."""
+"""The gRPC server of a service: its settings, health, reflection, drain."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import signal
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from sandbox_rpc import auth, errors, telemetry
-from sandbox_rpc.auth import Authenticator, Kind
+from sandbox_rpc import telemetry
+from sandbox_rpc.auth import Authenticator, Issuer, Kind
+from sandbox_rpc.guard import AuditLog, Guard
 
 log = logging.getLogger(__name__)
 
@@ -34,13 +35,56 @@ OPTIONS = (
 )
 DRAIN_SECONDS = 10.0
 
-# gRPC's own, not guarded: a load balancer has no token, and they tell nothing about tenants.
-_OPEN = (
-    "/grpc.health.v1.Health/",
-    "/grpc.reflection.v1alpha.ServerReflection/",
-)
 
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+class ServerSettings(BaseSettings):
+    """What every service is told, by environment variables SANDBOX_…."""
+
+    model_config = SettingsConfigDict(env_prefix="SANDBOX_")
+
+    listen: str = Field(description='Where the service listens: "unix:/path" or "host:port".')
+    secret_file: Path = Field(description="File with the signing key, at least 32 bytes.")
+    tokens_file: Path = Field(
+        description="File of the users' tokens, as `sandbox token` writes it; read again when "
+        "it changes."
+    )
+    audit_file: Path | None = Field(
+        None, description="File to which the audit log is appended; absent: none is written."
+    )
+    jwt_issuer: str | None = Field(
+        None, description="Issuer (`iss`) whose JWTs are accepted; absent: none are."
+    )
+    jwt_audience: str | None = Field(None, description="Audience (`aud`) that they must name.")
+    jwt_keys: str | None = Field(
+        None, description="The issuer's JWKS: an https:// URL or an absolute path."
+    )
+    jwt_claim_prefix: str = Field(
+        "sandbox_", description="What the claims `role`, `domains` and `quotas` begin with."
+    )
+
+    def authenticator(self) -> Authenticator:
+        """Raises OSError and ValueError: without a secret and a token, no service starts."""
+        return Authenticator.read(self.secret_file, self.tokens_file, self._issuer())
+
+    def audit_log(self, service: str) -> AuditLog | None:
+        """Raises OSError for a file that cannot be written."""
+        return AuditLog(self.audit_file, service) if self.audit_file else None
+
+    def _issuer(self) -> Issuer | None:
+        if self.jwt_issuer is self.jwt_audience is self.jwt_keys is None:
+            return None
+        if not (self.jwt_issuer and self.jwt_audience and self.jwt_keys):
+            raise ValueError(
+                "SANDBOX_JWT_ISSUER, SANDBOX_JWT_AUDIENCE and SANDBOX_JWT_KEYS belong together"
+            )
+        # Imported here: cryptography and an HTTP client, for those who have an issuer.
+        from sandbox_rpc import issuer
+
+        return issuer.Issuer(
+            issuer=self.jwt_issuer,
+            audience=self.jwt_audience,
+            keys=self.jwt_keys,
+            claim_prefix=self.jwt_claim_prefix,
+        )
 
 
 @dataclass(frozen=True)
@@ -48,40 +92,56 @@ class Service:
     """One gRPC service: how to register it, and which callers it answers.
 
     `allowed` None: anyone, without a token; then there is no `auth.caller()`.
+    Users call the methods in `admin_only` with an admin's token or not at all.
     """
 
     name: str
     register: Callable[[grpc.aio.Server], None]
     allowed: frozenset[Kind] | None
+    admin_only: frozenset[str] = frozenset()
 
 
 class Server:
     """A running gRPC server. `port` is the bound TCP port (0 for a Unix socket)."""
 
-    def __init__(self, server: grpc.aio.Server, checks: Any, port: int):
+    def __init__(
+        self, server: grpc.aio.Server, checks: Any, port: int, keys: asyncio.Task[None] | None
+    ) -> None:
         self._server = server
         self._checks = checks
+        self._keys = keys
         self.port = port
 
     async def drain(self, seconds: float = DRAIN_SECONDS) -> None:
         """Takes no new calls, lets those that run end, cuts what is left after `seconds`."""
         await self._checks.enter_graceful_shutdown()
         await self._server.stop(seconds)
+        if self._keys is not None:
+            self._keys.cancel()
+            await asyncio.gather(self._keys, return_exceptions=True)
 
 
-async def serve(listen: str, services: Sequence[Service], authenticator: Authenticator) -> Server:
+async def serve(
+    listen: str,
+    services: Sequence[Service],
+    authenticator: Authenticator,
+    audit: AuditLog | None = None,
+) -> Server:
     """Binds `listen` ("host:port" or "unix:/path") and starts. OSError if it is taken."""
-    allowed = {service.name: service.allowed for service in services}
     server = grpc.aio.server(
-        interceptors=[*telemetry.server_interceptors(), _Guard(authenticator, allowed)],
+        interceptors=[
+            *telemetry.server_interceptors(),
+            Guard(authenticator, {service.name: service for service in services}, audit),
+        ],
         options=OPTIONS,
     )
     for service in services:
         service.register(server)
+    names = [service.name for service in services]
     checks: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]  # set at run time
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     reflection.enable_server_reflection(
-        [*allowed, health.SERVICE_NAME, reflection.SERVICE_NAME], server
+        [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server
     )
     try:
         port = server.add_insecure_port(listen)
@@ -92,10 +152,12 @@ async def serve(listen: str, services: Sequence[Service], authenticator: Authent
         # executors started by root run as users of their own.
         Path(listen.removeprefix("unix:")).chmod(0o666)  # noqa: ASYNC240  # one call, at start
     await server.start()
-    for name in ("", *allowed):
+    issuer = authenticator.issuer
+    keys = asyncio.create_task(issuer.run()) if issuer is not None else None
+    for name in ("", *names):
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
     log.info("listening on %s", listen if listen.startswith("unix:") else port)
-    return Server(server, checks, port)
+    return Server(server, checks, port, keys)
 
 
 async def until_signal() -> None:
@@ -105,78 +167,3 @@ async def until_signal() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await stop.wait()
-
-
-class _Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in its stub only
-    """Authenticates each call, and lets only errors of ours out of a handler."""
-
-    def __init__(
-        self, authenticator: Authenticator, allowed: Mapping[str, frozenset[Kind] | None]
-    ) -> None:
-        self._authenticator = authenticator
-        self._allowed = allowed
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
-        details: grpc.HandlerCallDetails,
-    ) -> Handler:
-        handler = await continuation(details)
-        if handler is None or details.method.startswith(_OPEN):
-            return handler
-        allowed = self._allowed[details.method.split("/")[1]]
-        metadata: dict[str, Any] = dict(details.invocation_metadata or ())
-
-        def identify() -> None:
-            if allowed is not None:
-                auth.enter(self._authenticator.authenticate(metadata, allowed))
-
-        return _guarded(handler, identify)
-
-
-def _guarded(handler: Any, identify: Callable[[], None]) -> Handler:
-    """`handler` with `identify` before it and errors translated after it."""
-    behaviour = handler.unary_unary or handler.stream_unary
-    if behaviour is not None:
-
-        async def unary(request: Any, context: Any) -> Any:
-            try:
-                identify()
-                return await behaviour(request, context)
-            except Exception as error:  # noqa: BLE001  # the last one before the wire
-                await _abort(context, error)
-
-        make = (
-            grpc.unary_unary_rpc_method_handler
-            if handler.unary_unary
-            else grpc.stream_unary_rpc_method_handler
-        )
-        return make(unary, handler.request_deserializer, handler.response_serializer)
-
-    stream = handler.unary_stream or handler.stream_stream
-
-    async def streaming(request: Any, context: Any) -> AsyncIterator[Any]:
-        try:
-            identify()
-            async for message in stream(request, context):
-                yield message
-        except Exception as error:  # noqa: BLE001  # the last one before the wire
-            await _abort(context, error)
-
-    make = (
-        grpc.unary_stream_rpc_method_handler
-        if handler.unary_stream
-        else grpc.stream_stream_rpc_method_handler
-    )
-    return make(streaming, handler.request_deserializer, handler.response_serializer)
-
-
-async def _abort(context: Any, error: Exception) -> None:
-    """Ends the call with a status of ours; what is not ours becomes INTERNAL, and is logged."""
-    if isinstance(error, grpc.aio.AbortError):
-        raise error
-    if not isinstance(error, errors.SandboxError):
-        reference = auth.current_request_id() or uuid.uuid4().hex
-        log.error("unexpected error", exc_info=error, extra={"fields": {"reference": reference}})
-        error = errors.InternalError(f"request {reference} failed; the service log has the reason")
-    await context.abort_with_status(errors.to_status(error))

@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from opentelemetry import trace
@@ -30,6 +31,7 @@ from sandbox_rpc.auth import current_request_id
 UNTRACED = ("Connect", "WatchSandboxes", "Watch", "Check", "ServerReflectionInfo")
 
 _propagator = TraceContextTextMapPropagator()
+_noted: ContextVar[dict[str, str | int]] = ContextVar("noted")
 
 
 def enabled() -> bool:
@@ -94,10 +96,21 @@ def span_context(traceparent: str) -> trace.SpanContext:
 
 
 def note(**attributes: str | int) -> None:
-    """Adds `sandbox.*` attributes to the current span: ids and outcomes, never user data."""
+    """Adds `sandbox.*` attributes to the current span: ids and outcomes, never user data.
+
+    What ends in `id` or `path` also goes to the call's line in the audit log.
+    """
     span = trace.get_current_span()
+    _noted.get({}).update(attributes)
     for name, value in attributes.items():
         span.set_attribute("sandbox." + name.replace("__", "."), value)
+
+
+def collect() -> dict[str, str | int]:
+    """What `note` is told from here on in the current call."""
+    noted: dict[str, str | int] = {}
+    _noted.set(noted)
+    return noted
 
 
 class ForeignSpans:

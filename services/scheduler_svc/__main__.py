@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from sandbox_rpc import telemetry
-from sandbox_rpc.auth import Authenticator, Secret
+from sandbox_rpc.auth import Secret
 from sandbox_rpc.server import serve, until_signal
 
 from scheduler_svc.runtimes.process import ProcessRuntime
@@ -28,11 +28,11 @@ RUNTIMES = {"process": process}
 async def main() -> None:
     settings = Settings()
     spans = telemetry.start("scheduler_svc")
-    authenticator = Authenticator.read(settings.secret_file, settings.token_file)
+    authenticator, audit = settings.authenticator(), settings.audit_log("scheduler_svc")
     runtime = RUNTIMES[settings.runtime](settings)
     runtime.open()
     served = service(runtime, Secret.read(settings.secret_file))
-    server = await serve(settings.listen, [served], authenticator)
+    server = await serve(settings.listen, [served], authenticator, audit)
     await until_signal()
     # Together: the server waits for watches, and it is the runtime that ends them.
     await asyncio.gather(server.drain(), runtime.close())

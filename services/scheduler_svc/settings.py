@@ -6,17 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from sandbox_rpc.server import ServerSettings
 
 
-class Settings(BaseSettings):
+class Settings(ServerSettings):
     """scheduler_svc's settings."""
 
-    model_config = SettingsConfigDict(env_prefix="SANDBOX_")
-
-    listen: str = Field(description='Where the service listens: "unix:/path" or "host:port".')
-    secret_file: Path = Field(description="File with the signing key, at least 32 bytes.")
-    token_file: Path = Field(description="File with the operator's bearer token.")
     runtime: Literal["process"] = Field(
         "process", description="What runs the sandboxes: child processes isolated by bwrap."
     )

@@ -6,7 +6,7 @@ import asyncio
 
 from sandbox.session.v1.session_pb2 import RuntimeType
 from sandbox_rpc import telemetry
-from sandbox_rpc.auth import Authenticator, Secret
+from sandbox_rpc.auth import Secret
 from sandbox_rpc.channel import Channel
 from sandbox_rpc.server import serve, until_signal
 
@@ -27,7 +27,7 @@ from session_svc.store import Store
 async def main() -> None:
     settings = Settings()
     spans = telemetry.start("session_svc")
-    authenticator = Authenticator.read(settings.secret_file, settings.token_file)
+    authenticator, audit = settings.authenticator(), settings.audit_log("session_svc")
     secret = Secret.read(settings.secret_file)
     runtime = RuntimeType.Value.Value(settings.runtime)
     clock = SystemClock()
@@ -43,7 +43,7 @@ async def main() -> None:
     lifecycle = Lifecycle(store, scheduler, attachments, clock, runtime=runtime)
     queries = Queries(store, attachments)
     served = services(lifecycle, queries, Health(store, peers), runtime)
-    server = await serve(settings.listen, served, authenticator)
+    server = await serve(settings.listen, served, authenticator, audit)
 
     loops = [
         asyncio.create_task(Reconciler(store, scheduler, attachments, lifecycle, clock).run()),

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from sandbox_rpc.server import ServerSettings
 
 
-class Settings(BaseSettings):
+class Settings(ServerSettings):
     """session_svc's settings."""
 
-    model_config = SettingsConfigDict(env_prefix="SANDBOX_")
-
-    listen: str = Field(description='Where the service listens: "unix:/path" or "host:port".')
-    secret_file: Path = Field(description="File with the signing key, at least 32 bytes.")
-    token_file: Path = Field(description="File with the operator's bearer token.")
     database_url: str = Field(
         description="Database of the service, e.g. sqlite+aiosqlite:////var/lib/sandbox/session.db."
     )

@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 from sandbox_rpc.auth import Authenticator, Secret
 
+from cli.tokens import register_operator
 from tests.edge import envoy_process, upstream
 from tests.edge.envoy_process import RunningEdge
 from tests.edge.upstream import Script
@@ -45,8 +46,8 @@ def edge() -> Iterator[RunningEdge]:
 def authenticator(tmp_path_factory: pytest.TempPathFactory) -> Authenticator:
     directory = tmp_path_factory.mktemp("auth")
     (directory / "secret").write_text(SECRET)
-    (directory / "token").write_text(TOKEN)
-    return Authenticator.read(directory / "secret", directory / "token")
+    register_operator(directory / "tokens.json", TOKEN)
+    return Authenticator.read(directory / "secret", directory / "tokens.json")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -21,7 +21,7 @@ async def start(
         "PATH": os.environ["PATH"],
         "SANDBOX_LISTEN": f"unix:{place / module}",
         "SANDBOX_SECRET_FILE": str(keys.secret_file),
-        "SANDBOX_TOKEN_FILE": str(keys.token_file),
+        "SANDBOX_TOKENS_FILE": str(keys.tokens_file),
     }
     named = {f"SANDBOX_{name.upper()}": value for name, value in settings.items()}
     return await asyncio.create_subprocess_exec(
