@@ -4,17 +4,24 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=$PWD/.venv/bin
 include=$("$bin/python" -c 'import google.api.annotations_pb2 as a, pathlib; print(pathlib.Path(a.__file__).parents[2])')
-out=gen
-[ "${1:-}" = --check ] && out=$(mktemp -d) && trap 'rm -rf "$out"' EXIT
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+
+protoc() { PATH=$bin:$PATH "$bin/python" -m grpc_tools.protoc -I proto -I "$include" "$@"; }
 
 protos=$(cd proto && find sandbox -name '*.proto' | sort)
-rm -rf "$out" && mkdir -p "$out"
-PATH=$bin:$PATH "$bin/python" -m grpc_tools.protoc -I proto -I "$include" \
-  --python_out="$out" --grpc_python_out="$out" \
-  --mypy_out=quiet:"$out" --mypy_grpc_out=quiet:"$out" \
-  --include_imports --descriptor_set_out="$out/descriptors.binpb" $protos
-# What Envoy transcodes by and `buf breaking` compares.
+protoc --python_out="$out" --grpc_python_out="$out" \
+  --mypy_out=quiet:"$out" --mypy_grpc_out=quiet:"$out" $protos
+# What Envoy transcodes by and `buf breaking` compares. Envoy prints a failure's details only
+# where it knows every type among them, ErrorInfo too.
+protoc --include_imports --descriptor_set_out="$out/descriptors.binpb" \
+  $protos google/rpc/error_details.proto
+# The plugin reads the options of sandbox/rpc/v1/rest.proto by the code just made.
+PYTHONPATH=$out protoc --plugin=protoc-gen-openapi=scripts/protoc-gen-openapi \
+  --openapi_out="$out" $protos
 
-if [ "$out" != gen ]; then
+if [ "${1:-}" = --check ]; then
   diff -r -x __pycache__ gen "$out" || { echo "gen/ is stale: run make gen and commit it" >&2; exit 1; }
+else
+  rm -rf gen && mkdir gen && cp -r "$out"/. gen
 fi

@@ -26,49 +26,56 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from sandbox.rpc.v1 import rest_pb2 as sandbox_dot_rpc_dot_v1_dot_rest__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n sandbox/execution/v1/files.proto\x12\x14sandbox.execution.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"a\n\x11UploadFileRequest\x12\x34\n\x06target\x18\x01 \x01(\x0b\x32\".sandbox.execution.v1.UploadTargetH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04kind\"0\n\x0cUploadTarget\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\":\n\x0cUploadedFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\r\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"U\n\x13\x44ownloadFileRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\"d\n\x14\x44ownloadFileResponse\x12\x34\n\x07version\x18\x01 \x01(\x0b\x32!.sandbox.execution.v1.FileVersionH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04kind\"E\n\x0b\x46ileVersion\x12(\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x1a.sandbox.execution.v1.File\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"f\n\x04\x46ile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x01\x12\x11\n\tmime_type\x18\x03 \x01(\t\x12/\n\x0bmodified_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"t\n\x10ListFilesRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06prefix\x18\x02 \x01(\t\x12\x12\n\x05limit\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06offset\x18\x04 \x01(\x05H\x01\x88\x01\x01\x42\x08\n\x06_limitB\t\n\x07_offset\"M\n\x11ListFilesResponse\x12)\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x1a.sandbox.execution.v1.File\x12\r\n\x05total\x18\x02 \x01(\x05\"5\n\x11\x44\x65leteFileRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"O\n\x15UploadFileFormRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\"9\n\x15GetFileContentRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t2\xe6\x03\n\x0b\x46ileService\x12[\n\nUploadFile\x12\'.sandbox.execution.v1.UploadFileRequest\x1a\".sandbox.execution.v1.UploadedFile(\x01\x12g\n\x0c\x44ownloadFile\x12).sandbox.execution.v1.DownloadFileRequest\x1a*.sandbox.execution.v1.DownloadFileResponse0\x01\x12\x89\x01\n\tListFiles\x12&.sandbox.execution.v1.ListFilesRequest\x1a\'.sandbox.execution.v1.ListFilesResponse\"+\x82\xd3\xe4\x93\x02%\x12#/api/v1/sessions/{session_id}/files\x12\x84\x01\n\nDeleteFile\x12\'.sandbox.execution.v1.DeleteFileRequest\x1a\x16.google.protobuf.Empty\"5\x82\xd3\xe4\x93\x02/*-/api/v1/sessions/{session_id}/files/{path=**}2\xbe\x02\n\x0f\x46ileRestService\x12\x9d\x01\n\x0eUploadFileForm\x12+.sandbox.execution.v1.UploadFileFormRequest\x1a\".sandbox.execution.v1.UploadedFile\"8\x82\xd3\xe4\x93\x02\x32\"*/api/v1/sessions/{session_id}/files/upload:\x04\x62ody(\x01\x12\x8a\x01\n\x0eGetFileContent\x12+.sandbox.execution.v1.GetFileContentRequest\x1a\x14.google.api.HttpBody\"5\x82\xd3\xe4\x93\x02/\x12-/api/v1/sessions/{session_id}/files/{path=**}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n sandbox/execution/v1/files.proto\x12\x14sandbox.execution.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19sandbox/rpc/v1/rest.proto\"a\n\x11UploadFileRequest\x12\x34\n\x06target\x18\x01 \x01(\x0b\x32\".sandbox.execution.v1.UploadTargetH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04kind\"0\n\x0cUploadTarget\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"P\n\x0cUploadedFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\r\x12$\n\x06sha256\x18\x03 \x01(\tB\x14\xaa\xd4\x18\x10\x42\x0e^[0-9a-f]{64}$\"U\n\x13\x44ownloadFileRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\"d\n\x14\x44ownloadFileResponse\x12\x34\n\x07version\x18\x01 \x01(\x0b\x32!.sandbox.execution.v1.FileVersionH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04kind\"E\n\x0b\x46ileVersion\x12(\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x1a.sandbox.execution.v1.File\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"n\n\x04\x46ile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x01\x12\x11\n\tmime_type\x18\x03 \x01(\t\x12\x37\n\x0bmodified_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xaa\xd4\x18\x02\x08\x01\"\x8c\x01\n\x10ListFilesRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06prefix\x18\x02 \x01(\t\x12\x12\n\x05limit\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12+\n\x06offset\x18\x04 \x01(\x05\x42\x16\xaa\xd4\x18\x12\x11\x00\x00\x00\x00\x00\x00\x00\x00\x19\x00\x00\x00\x00\x00j\xf8@H\x01\x88\x01\x01\x42\x08\n\x06_limitB\t\n\x07_offset\"M\n\x11ListFilesResponse\x12)\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x1a.sandbox.execution.v1.File\x12\r\n\x05total\x18\x02 \x01(\x05\"5\n\x11\x44\x65leteFileRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"O\n\x15UploadFileFormRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\"\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\"9\n\x15GetFileContentRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t2\x9a\x04\n\x0b\x46ileService\x12[\n\nUploadFile\x12\'.sandbox.execution.v1.UploadFileRequest\x1a\".sandbox.execution.v1.UploadedFile(\x01\x12g\n\x0c\x44ownloadFile\x12).sandbox.execution.v1.DownloadFileRequest\x1a*.sandbox.execution.v1.DownloadFileResponse0\x01\x12\x9c\x01\n\tListFiles\x12&.sandbox.execution.v1.ListFilesRequest\x1a\'.sandbox.execution.v1.ListFilesResponse\">\xaa\xd4\x18\x0f\x12\rStateConflict\x82\xd3\xe4\x93\x02%\x12#/api/v1/sessions/{session_id}/files\x12\xa5\x01\n\nDeleteFile\x12\'.sandbox.execution.v1.DeleteFileRequest\x1a\x16.google.protobuf.Empty\"V\xaa\xd4\x18\x1d\x12\x0c\x46ileNotFound\x12\rStateConflict\x82\xd3\xe4\x93\x02/*-/api/v1/sessions/{session_id}/files/{path=**}2\xf2\x02\n\x0f\x46ileRestService\x12\xb0\x01\n\x0eUploadFileForm\x12+.sandbox.execution.v1.UploadFileFormRequest\x1a\".sandbox.execution.v1.UploadedFile\"K\xaa\xd4\x18\x0f\x12\rStateConflict\x82\xd3\xe4\x93\x02\x32\"*/api/v1/sessions/{session_id}/files/upload:\x04\x62ody(\x01\x12\xab\x01\n\x0eGetFileContent\x12+.sandbox.execution.v1.GetFileContentRequest\x1a\x14.google.api.HttpBody\"V\xaa\xd4\x18\x1d\x12\x0c\x46ileNotFound\x12\rStateConflict\x82\xd3\xe4\x93\x02/\x12-/api/v1/sessions/{session_id}/files/{path=**}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sandbox.execution.v1.files_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_UPLOADEDFILE'].fields_by_name['sha256']._loaded_options = None
+  _globals['_UPLOADEDFILE'].fields_by_name['sha256']._serialized_options = b'\252\324\030\020B\016^[0-9a-f]{64}$'
+  _globals['_FILE'].fields_by_name['modified_at']._loaded_options = None
+  _globals['_FILE'].fields_by_name['modified_at']._serialized_options = b'\252\324\030\002\010\001'
+  _globals['_LISTFILESREQUEST'].fields_by_name['offset']._loaded_options = None
+  _globals['_LISTFILESREQUEST'].fields_by_name['offset']._serialized_options = b'\252\324\030\022\021\000\000\000\000\000\000\000\000\031\000\000\000\000\000j\370@'
   _globals['_FILESERVICE'].methods_by_name['ListFiles']._loaded_options = None
-  _globals['_FILESERVICE'].methods_by_name['ListFiles']._serialized_options = b'\202\323\344\223\002%\022#/api/v1/sessions/{session_id}/files'
+  _globals['_FILESERVICE'].methods_by_name['ListFiles']._serialized_options = b'\252\324\030\017\022\rStateConflict\202\323\344\223\002%\022#/api/v1/sessions/{session_id}/files'
   _globals['_FILESERVICE'].methods_by_name['DeleteFile']._loaded_options = None
-  _globals['_FILESERVICE'].methods_by_name['DeleteFile']._serialized_options = b'\202\323\344\223\002/*-/api/v1/sessions/{session_id}/files/{path=**}'
+  _globals['_FILESERVICE'].methods_by_name['DeleteFile']._serialized_options = b'\252\324\030\035\022\014FileNotFound\022\rStateConflict\202\323\344\223\002/*-/api/v1/sessions/{session_id}/files/{path=**}'
   _globals['_FILERESTSERVICE'].methods_by_name['UploadFileForm']._loaded_options = None
-  _globals['_FILERESTSERVICE'].methods_by_name['UploadFileForm']._serialized_options = b'\202\323\344\223\0022\"*/api/v1/sessions/{session_id}/files/upload:\004body'
+  _globals['_FILERESTSERVICE'].methods_by_name['UploadFileForm']._serialized_options = b'\252\324\030\017\022\rStateConflict\202\323\344\223\0022\"*/api/v1/sessions/{session_id}/files/upload:\004body'
   _globals['_FILERESTSERVICE'].methods_by_name['GetFileContent']._loaded_options = None
-  _globals['_FILERESTSERVICE'].methods_by_name['GetFileContent']._serialized_options = b'\202\323\344\223\002/\022-/api/v1/sessions/{session_id}/files/{path=**}'
-  _globals['_UPLOADFILEREQUEST']._serialized_start=177
-  _globals['_UPLOADFILEREQUEST']._serialized_end=274
-  _globals['_UPLOADTARGET']._serialized_start=276
-  _globals['_UPLOADTARGET']._serialized_end=324
-  _globals['_UPLOADEDFILE']._serialized_start=326
-  _globals['_UPLOADEDFILE']._serialized_end=384
-  _globals['_DOWNLOADFILEREQUEST']._serialized_start=386
-  _globals['_DOWNLOADFILEREQUEST']._serialized_end=471
-  _globals['_DOWNLOADFILERESPONSE']._serialized_start=473
-  _globals['_DOWNLOADFILERESPONSE']._serialized_end=573
-  _globals['_FILEVERSION']._serialized_start=575
-  _globals['_FILEVERSION']._serialized_end=644
-  _globals['_FILE']._serialized_start=646
-  _globals['_FILE']._serialized_end=748
-  _globals['_LISTFILESREQUEST']._serialized_start=750
-  _globals['_LISTFILESREQUEST']._serialized_end=866
-  _globals['_LISTFILESRESPONSE']._serialized_start=868
-  _globals['_LISTFILESRESPONSE']._serialized_end=945
-  _globals['_DELETEFILEREQUEST']._serialized_start=947
-  _globals['_DELETEFILEREQUEST']._serialized_end=1000
-  _globals['_UPLOADFILEFORMREQUEST']._serialized_start=1002
-  _globals['_UPLOADFILEFORMREQUEST']._serialized_end=1081
-  _globals['_GETFILECONTENTREQUEST']._serialized_start=1083
-  _globals['_GETFILECONTENTREQUEST']._serialized_end=1140
-  _globals['_FILESERVICE']._serialized_start=1143
-  _globals['_FILESERVICE']._serialized_end=1629
-  _globals['_FILERESTSERVICE']._serialized_start=1632
-  _globals['_FILERESTSERVICE']._serialized_end=1950
+  _globals['_FILERESTSERVICE'].methods_by_name['GetFileContent']._serialized_options = b'\252\324\030\035\022\014FileNotFound\022\rStateConflict\202\323\344\223\002/\022-/api/v1/sessions/{session_id}/files/{path=**}'
+  _globals['_UPLOADFILEREQUEST']._serialized_start=204
+  _globals['_UPLOADFILEREQUEST']._serialized_end=301
+  _globals['_UPLOADTARGET']._serialized_start=303
+  _globals['_UPLOADTARGET']._serialized_end=351
+  _globals['_UPLOADEDFILE']._serialized_start=353
+  _globals['_UPLOADEDFILE']._serialized_end=433
+  _globals['_DOWNLOADFILEREQUEST']._serialized_start=435
+  _globals['_DOWNLOADFILEREQUEST']._serialized_end=520
+  _globals['_DOWNLOADFILERESPONSE']._serialized_start=522
+  _globals['_DOWNLOADFILERESPONSE']._serialized_end=622
+  _globals['_FILEVERSION']._serialized_start=624
+  _globals['_FILEVERSION']._serialized_end=693
+  _globals['_FILE']._serialized_start=695
+  _globals['_FILE']._serialized_end=805
+  _globals['_LISTFILESREQUEST']._serialized_start=808
+  _globals['_LISTFILESREQUEST']._serialized_end=948
+  _globals['_LISTFILESRESPONSE']._serialized_start=950
+  _globals['_LISTFILESRESPONSE']._serialized_end=1027
+  _globals['_DELETEFILEREQUEST']._serialized_start=1029
+  _globals['_DELETEFILEREQUEST']._serialized_end=1082
+  _globals['_UPLOADFILEFORMREQUEST']._serialized_start=1084
+  _globals['_UPLOADFILEFORMREQUEST']._serialized_end=1163
+  _globals['_GETFILECONTENTREQUEST']._serialized_start=1165
+  _globals['_GETFILECONTENTREQUEST']._serialized_end=1222
+  _globals['_FILESERVICE']._serialized_start=1225
+  _globals['_FILESERVICE']._serialized_end=1763
+  _globals['_FILERESTSERVICE']._serialized_start=1766
+  _globals['_FILERESTSERVICE']._serialized_end=2136
 # @@protoc_insertion_point(module_scope)

@@ -24,31 +24,36 @@ _sym_db = _symbol_database.Default()
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
+from sandbox.rpc.v1 import rest_pb2 as sandbox_dot_rpc_dot_v1_dot_rest__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fsandbox/execution/v1/rest.proto\x12\x14sandbox.execution.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\"h\n\x12\x45xecuteJsonRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\x04wait\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\"\n\x04\x62ody\x18\x03 \x01(\x0b\x32\x14.google.api.HttpBodyB\x07\n\x05_wait\"/\n\x17GetExecutionJsonRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\"Q\n\x1dGetExecutionResultJsonRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x11\n\x04wait\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x07\n\x05_wait\"4\n\x1cStreamExecutionEventsRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t2\xd0\x04\n\x14\x45xecutionRestService\x12\x82\x01\n\x0b\x45xecuteJson\x12(.sandbox.execution.v1.ExecuteJsonRequest\x1a\x14.google.api.HttpBody\"3\x82\xd3\xe4\x93\x02-\"%/api/v1/sessions/{session_id}/execute:\x04\x62ody\x12\x82\x01\n\x10GetExecutionJson\x12-.sandbox.execution.v1.GetExecutionJsonRequest\x1a\x14.google.api.HttpBody\")\x82\xd3\xe4\x93\x02#\x12!/api/v1/executions/{execution_id}\x12\x95\x01\n\x16GetExecutionResultJson\x12\x33.sandbox.execution.v1.GetExecutionResultJsonRequest\x1a\x14.google.api.HttpBody\"0\x82\xd3\xe4\x93\x02*\x12(/api/v1/executions/{execution_id}/result\x12\x95\x01\n\x15StreamExecutionEvents\x12\x32.sandbox.execution.v1.StreamExecutionEventsRequest\x1a\x14.google.api.HttpBody\"0\x82\xd3\xe4\x93\x02*\x12(/api/v1/executions/{execution_id}/events0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fsandbox/execution/v1/rest.proto\x12\x14sandbox.execution.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x19sandbox/rpc/v1/rest.proto\"\x80\x01\n\x12\x45xecuteJsonRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12)\n\x04wait\x18\x02 \x01(\x01\x42\x16\xaa\xd4\x18\x12\x11\x00\x00\x00\x00\x00\x00\xf0?\x19\x00\x00\x00\x00\x00 \xac@H\x00\x88\x01\x01\x12\"\n\x04\x62ody\x18\x03 \x01(\x0b\x32\x14.google.api.HttpBodyB\x07\n\x05_wait\"/\n\x17GetExecutionJsonRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\"i\n\x1dGetExecutionResultJsonRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12)\n\x04wait\x18\x02 \x01(\x01\x42\x16\xaa\xd4\x18\x12\x11\x00\x00\x00\x00\x00\x00\xf0?\x19\x00\x00\x00\x00\x00 \xac@H\x00\x88\x01\x01\x42\x07\n\x05_wait\"4\n\x1cStreamExecutionEventsRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t2\x9a\x05\n\x14\x45xecutionRestService\x12\xa6\x01\n\x0b\x45xecuteJson\x12(.sandbox.execution.v1.ExecuteJsonRequest\x1a\x14.google.api.HttpBody\"W\xaa\xd4\x18 \x12\rStateConflict\x1a\x0fIdempotency-Key\x82\xd3\xe4\x93\x02-\"%/api/v1/sessions/{session_id}/execute:\x04\x62ody\x12\x82\x01\n\x10GetExecutionJson\x12-.sandbox.execution.v1.GetExecutionJsonRequest\x1a\x14.google.api.HttpBody\")\x82\xd3\xe4\x93\x02#\x12!/api/v1/executions/{execution_id}\x12\xa8\x01\n\x16GetExecutionResultJson\x12\x33.sandbox.execution.v1.GetExecutionResultJsonRequest\x1a\x14.google.api.HttpBody\"C\xaa\xd4\x18\x0f\x12\rStateConflict\x82\xd3\xe4\x93\x02*\x12(/api/v1/executions/{execution_id}/result\x12\xa8\x01\n\x15StreamExecutionEvents\x12\x32.sandbox.execution.v1.StreamExecutionEventsRequest\x1a\x14.google.api.HttpBody\"C\xaa\xd4\x18\x0f\x1a\rLast-Event-ID\x82\xd3\xe4\x93\x02*\x12(/api/v1/executions/{execution_id}/events0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sandbox.execution.v1.rest_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_EXECUTEJSONREQUEST'].fields_by_name['wait']._loaded_options = None
+  _globals['_EXECUTEJSONREQUEST'].fields_by_name['wait']._serialized_options = b'\252\324\030\022\021\000\000\000\000\000\000\360?\031\000\000\000\000\000 \254@'
+  _globals['_GETEXECUTIONRESULTJSONREQUEST'].fields_by_name['wait']._loaded_options = None
+  _globals['_GETEXECUTIONRESULTJSONREQUEST'].fields_by_name['wait']._serialized_options = b'\252\324\030\022\021\000\000\000\000\000\000\360?\031\000\000\000\000\000 \254@'
   _globals['_EXECUTIONRESTSERVICE'].methods_by_name['ExecuteJson']._loaded_options = None
-  _globals['_EXECUTIONRESTSERVICE'].methods_by_name['ExecuteJson']._serialized_options = b'\202\323\344\223\002-\"%/api/v1/sessions/{session_id}/execute:\004body'
+  _globals['_EXECUTIONRESTSERVICE'].methods_by_name['ExecuteJson']._serialized_options = b'\252\324\030 \022\rStateConflict\032\017Idempotency-Key\202\323\344\223\002-\"%/api/v1/sessions/{session_id}/execute:\004body'
   _globals['_EXECUTIONRESTSERVICE'].methods_by_name['GetExecutionJson']._loaded_options = None
   _globals['_EXECUTIONRESTSERVICE'].methods_by_name['GetExecutionJson']._serialized_options = b'\202\323\344\223\002#\022!/api/v1/executions/{execution_id}'
   _globals['_EXECUTIONRESTSERVICE'].methods_by_name['GetExecutionResultJson']._loaded_options = None
-  _globals['_EXECUTIONRESTSERVICE'].methods_by_name['GetExecutionResultJson']._serialized_options = b'\202\323\344\223\002*\022(/api/v1/executions/{execution_id}/result'
+  _globals['_EXECUTIONRESTSERVICE'].methods_by_name['GetExecutionResultJson']._serialized_options = b'\252\324\030\017\022\rStateConflict\202\323\344\223\002*\022(/api/v1/executions/{execution_id}/result'
   _globals['_EXECUTIONRESTSERVICE'].methods_by_name['StreamExecutionEvents']._loaded_options = None
-  _globals['_EXECUTIONRESTSERVICE'].methods_by_name['StreamExecutionEvents']._serialized_options = b'\202\323\344\223\002*\022(/api/v1/executions/{execution_id}/events'
-  _globals['_EXECUTEJSONREQUEST']._serialized_start=114
-  _globals['_EXECUTEJSONREQUEST']._serialized_end=218
-  _globals['_GETEXECUTIONJSONREQUEST']._serialized_start=220
-  _globals['_GETEXECUTIONJSONREQUEST']._serialized_end=267
-  _globals['_GETEXECUTIONRESULTJSONREQUEST']._serialized_start=269
-  _globals['_GETEXECUTIONRESULTJSONREQUEST']._serialized_end=350
-  _globals['_STREAMEXECUTIONEVENTSREQUEST']._serialized_start=352
-  _globals['_STREAMEXECUTIONEVENTSREQUEST']._serialized_end=404
-  _globals['_EXECUTIONRESTSERVICE']._serialized_start=407
-  _globals['_EXECUTIONRESTSERVICE']._serialized_end=999
+  _globals['_EXECUTIONRESTSERVICE'].methods_by_name['StreamExecutionEvents']._serialized_options = b'\252\324\030\017\032\rLast-Event-ID\202\323\344\223\002*\022(/api/v1/executions/{execution_id}/events'
+  _globals['_EXECUTEJSONREQUEST']._serialized_start=142
+  _globals['_EXECUTEJSONREQUEST']._serialized_end=270
+  _globals['_GETEXECUTIONJSONREQUEST']._serialized_start=272
+  _globals['_GETEXECUTIONJSONREQUEST']._serialized_end=319
+  _globals['_GETEXECUTIONRESULTJSONREQUEST']._serialized_start=321
+  _globals['_GETEXECUTIONRESULTJSONREQUEST']._serialized_end=426
+  _globals['_STREAMEXECUTIONEVENTSREQUEST']._serialized_start=428
+  _globals['_STREAMEXECUTIONEVENTSREQUEST']._serialized_end=480
+  _globals['_EXECUTIONRESTSERVICE']._serialized_start=483
+  _globals['_EXECUTIONRESTSERVICE']._serialized_end=1149
 # @@protoc_insertion_point(module_scope)

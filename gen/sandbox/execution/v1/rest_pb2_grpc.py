@@ -71,29 +71,35 @@ class ExecutionRestServiceServicer:
     """
 
     def ExecuteJson(self, request, context):
-        """ExecutionService.Execute; with `wait` the ExecutionResult if it ends in time.
+        """Runs code in a session. It is stored durably before the answer, and from then on it
+        ends in exactly one way whatever crashes. With `wait` the answer is the result, if
+        there is one in time; otherwise where the execution stands, and it goes on.
+
+        As ExecutionService.Execute; `code` defines `handler(event)` (Python) or
+        `exports.handler` (JavaScript), or is a script.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetExecutionJson(self, request, context):
-        """ExecutionService.GetExecution.
+        """Everything about one execution, its code, event and result included.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetExecutionResultJson(self, request, context):
-        """ExecutionService.GetExecutionResult.
+        """The result, after at most `wait` seconds. FAILED_PRECONDITION while there is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamExecutionEvents(self, request, context):
-        """ExecutionService.WatchExecution as server-sent events; header
-        `Last-Event-ID` resumes.
+        """Output and status changes as server-sent events, as they are committed, ending with
+        the result. Header `Last-Event-ID` resumes without loss or repeat, while the execution
+        runs and after. A reader that goes away never ends the run.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

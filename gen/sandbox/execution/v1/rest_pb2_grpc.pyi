@@ -40,14 +40,21 @@ class ExecutionRestServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ExecutionRestServiceAsyncStub: ...
     ExecuteJson: _grpc.UnaryUnaryMultiCallable[_rest_pb2.ExecuteJsonRequest, _httpbody_pb2.HttpBody]
-    """ExecutionService.Execute; with `wait` the ExecutionResult if it ends in time."""
+    """Runs code in a session. It is stored durably before the answer, and from then on it
+    ends in exactly one way whatever crashes. With `wait` the answer is the result, if
+    there is one in time; otherwise where the execution stands, and it goes on.
+
+    As ExecutionService.Execute; `code` defines `handler(event)` (Python) or
+    `exports.handler` (JavaScript), or is a script.
+    """
     GetExecutionJson: _grpc.UnaryUnaryMultiCallable[_rest_pb2.GetExecutionJsonRequest, _httpbody_pb2.HttpBody]
-    """ExecutionService.GetExecution."""
+    """Everything about one execution, its code, event and result included."""
     GetExecutionResultJson: _grpc.UnaryUnaryMultiCallable[_rest_pb2.GetExecutionResultJsonRequest, _httpbody_pb2.HttpBody]
-    """ExecutionService.GetExecutionResult."""
+    """The result, after at most `wait` seconds. FAILED_PRECONDITION while there is none."""
     StreamExecutionEvents: _grpc.UnaryStreamMultiCallable[_rest_pb2.StreamExecutionEventsRequest, _httpbody_pb2.HttpBody]
-    """ExecutionService.WatchExecution as server-sent events; header
-    `Last-Event-ID` resumes.
+    """Output and status changes as server-sent events, as they are committed, ending with
+    the result. Header `Last-Event-ID` resumes without loss or repeat, while the execution
+    runs and after. A reader that goes away never ends the run.
     """
 
 @_typing.type_check_only
@@ -61,14 +68,21 @@ class ExecutionRestServiceAsyncStub(ExecutionRestServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ExecuteJson: _aio.UnaryUnaryMultiCallable[_rest_pb2.ExecuteJsonRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """ExecutionService.Execute; with `wait` the ExecutionResult if it ends in time."""
+    """Runs code in a session. It is stored durably before the answer, and from then on it
+    ends in exactly one way whatever crashes. With `wait` the answer is the result, if
+    there is one in time; otherwise where the execution stands, and it goes on.
+
+    As ExecutionService.Execute; `code` defines `handler(event)` (Python) or
+    `exports.handler` (JavaScript), or is a script.
+    """
     GetExecutionJson: _aio.UnaryUnaryMultiCallable[_rest_pb2.GetExecutionJsonRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """ExecutionService.GetExecution."""
+    """Everything about one execution, its code, event and result included."""
     GetExecutionResultJson: _aio.UnaryUnaryMultiCallable[_rest_pb2.GetExecutionResultJsonRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """ExecutionService.GetExecutionResult."""
+    """The result, after at most `wait` seconds. FAILED_PRECONDITION while there is none."""
     StreamExecutionEvents: _aio.UnaryStreamMultiCallable[_rest_pb2.StreamExecutionEventsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """ExecutionService.WatchExecution as server-sent events; header
-    `Last-Event-ID` resumes.
+    """Output and status changes as server-sent events, as they are committed, ending with
+    the result. Header `Last-Event-ID` resumes without loss or repeat, while the execution
+    runs and after. A reader that goes away never ends the run.
     """
 
 class ExecutionRestServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -85,7 +99,13 @@ class ExecutionRestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.ExecuteJsonRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """ExecutionService.Execute; with `wait` the ExecutionResult if it ends in time."""
+        """Runs code in a session. It is stored durably before the answer, and from then on it
+        ends in exactly one way whatever crashes. With `wait` the answer is the result, if
+        there is one in time; otherwise where the execution stands, and it goes on.
+
+        As ExecutionService.Execute; `code` defines `handler(event)` (Python) or
+        `exports.handler` (JavaScript), or is a script.
+        """
 
     @_abc_1.abstractmethod
     def GetExecutionJson(
@@ -93,7 +113,7 @@ class ExecutionRestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.GetExecutionJsonRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """ExecutionService.GetExecution."""
+        """Everything about one execution, its code, event and result included."""
 
     @_abc_1.abstractmethod
     def GetExecutionResultJson(
@@ -101,7 +121,7 @@ class ExecutionRestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.GetExecutionResultJsonRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """ExecutionService.GetExecutionResult."""
+        """The result, after at most `wait` seconds. FAILED_PRECONDITION while there is none."""
 
     @_abc_1.abstractmethod
     def StreamExecutionEvents(
@@ -109,8 +129,9 @@ class ExecutionRestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_pb2.StreamExecutionEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
-        """ExecutionService.WatchExecution as server-sent events; header
-        `Last-Event-ID` resumes.
+        """Output and status changes as server-sent events, as they are committed, ending with
+        the result. Header `Last-Event-ID` resumes without loss or repeat, while the execution
+        runs and after. A reader that goes away never ends the run.
         """
 
 def add_ExecutionRestServiceServicer_to_server(servicer: ExecutionRestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

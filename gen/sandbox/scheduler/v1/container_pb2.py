@@ -25,16 +25,25 @@ _sym_db = _symbol_database.Default()
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from sandbox.rpc.v1 import rest_pb2 as sandbox_dot_rpc_dot_v1_dot_rest__pb2
 from sandbox.session.v1 import session_pb2 as sandbox_dot_session_dot_v1_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$sandbox/scheduler/v1/container.proto\x12\x14sandbox.scheduler.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a sandbox/session/v1/session.proto\"~\n\x0f\x43ontainerStatus\"k\n\x05Value\x12\x0f\n\x0bunspecified\x10\x00\x12\x0c\n\x08\x63reating\x10\x01\x12\x0b\n\x07running\x10\x02\x12\r\n\tcompleted\x10\x03\x12\n\n\x06\x66\x61iled\x10\x04\x12\x0b\n\x07timeout\x10\x05\x12\x0e\n\nterminated\x10\x06\"\xcf\x01\n\x15ListContainersRequest\x12;\n\x06status\x18\x01 \x01(\x0e\x32+.sandbox.scheduler.v1.ContainerStatus.Value\x12;\n\x0cruntime_type\x18\x02 \x01(\x0e\x32%.sandbox.session.v1.RuntimeType.Value\x12\x12\n\x05limit\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06offset\x18\x04 \x01(\x05H\x01\x88\x01\x01\x42\x08\n\x06_limitB\t\n\x07_offset\"\\\n\x16ListContainersResponse\x12\x33\n\ncontainers\x18\x01 \x03(\x0b\x32\x1f.sandbox.scheduler.v1.Container\x12\r\n\x05total\x18\x02 \x01(\x05\"+\n\x13GetContainerRequest\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\"1\n\x19GetContainerStatusRequest\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\"\x89\x01\n\x17GetContainerLogsRequest\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12\x11\n\x04tail\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\x05since\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x13\n\x06\x66ollow\x18\x04 \x01(\x08H\x02\x88\x01\x01\x42\x07\n\x05_tailB\x08\n\x06_sinceB\t\n\x07_follow\"\xd6\x03\n\tContainer\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12\x15\n\x08pod_name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12;\n\x0cruntime_type\x18\x03 \x01(\x0e\x32%.sandbox.session.v1.RuntimeType.Value\x12;\n\x06status\x18\x04 \x01(\x0e\x32+.sandbox.scheduler.v1.ContainerStatus.Value\x12\x17\n\nsession_id\x18\x05 \x01(\tH\x01\x88\x01\x01\x12\x13\n\x0btemplate_id\x18\x06 \x01(\t\x12\x11\n\tnode_name\x18\x07 \x01(\t\x12\x30\n\tresources\x18\x08 \x01(\x0b\x32\x1d.sandbox.session.v1.Resources\x12\x33\n\x05usage\x18\t \x01(\x0b\x32$.sandbox.scheduler.v1.ContainerUsage\x12.\n\ncreated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x0euptime_seconds\x18\x0b \x01(\x01H\x02\x88\x01\x01\x42\x0b\n\t_pod_nameB\r\n\x0b_session_idB\x11\n\x0f_uptime_seconds\"I\n\x0e\x43ontainerUsage\x12\x13\n\x0b\x63pu_percent\x18\x01 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x01\x12\x0c\n\x04pids\x18\x03 \x01(\r2\xcb\x04\n\x10\x43ontainerService\x12\x87\x01\n\x0eListContainers\x12+.sandbox.scheduler.v1.ListContainersRequest\x1a,.sandbox.scheduler.v1.ListContainersResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/containers\x12\x85\x01\n\x0cGetContainer\x12).sandbox.scheduler.v1.GetContainerRequest\x1a\x1f.sandbox.scheduler.v1.Container\")\x82\xd3\xe4\x93\x02#\x12!/api/v1/containers/{container_id}\x12\x98\x01\n\x12GetContainerStatus\x12/.sandbox.scheduler.v1.GetContainerStatusRequest\x1a\x1f.sandbox.scheduler.v1.Container\"0\x82\xd3\xe4\x93\x02*\x12(/api/v1/containers/{container_id}/status\x12\x89\x01\n\x10GetContainerLogs\x12-.sandbox.scheduler.v1.GetContainerLogsRequest\x1a\x14.google.api.HttpBody\".\x82\xd3\xe4\x93\x02(\x12&/api/v1/containers/{container_id}/logs0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$sandbox/scheduler/v1/container.proto\x12\x14sandbox.scheduler.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19sandbox/rpc/v1/rest.proto\x1a sandbox/session/v1/session.proto\"~\n\x0f\x43ontainerStatus\"k\n\x05Value\x12\x0f\n\x0bunspecified\x10\x00\x12\x0c\n\x08\x63reating\x10\x01\x12\x0b\n\x07running\x10\x02\x12\r\n\tcompleted\x10\x03\x12\n\n\x06\x66\x61iled\x10\x04\x12\x0b\n\x07timeout\x10\x05\x12\x0e\n\nterminated\x10\x06\"\xcf\x01\n\x15ListContainersRequest\x12;\n\x06status\x18\x01 \x01(\x0e\x32+.sandbox.scheduler.v1.ContainerStatus.Value\x12;\n\x0cruntime_type\x18\x02 \x01(\x0e\x32%.sandbox.session.v1.RuntimeType.Value\x12\x12\n\x05limit\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06offset\x18\x04 \x01(\x05H\x01\x88\x01\x01\x42\x08\n\x06_limitB\t\n\x07_offset\"\\\n\x16ListContainersResponse\x12\x33\n\ncontainers\x18\x01 \x03(\x0b\x32\x1f.sandbox.scheduler.v1.Container\x12\r\n\x05total\x18\x02 \x01(\x05\"+\n\x13GetContainerRequest\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\"1\n\x19GetContainerStatusRequest\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\"\xb3\x01\n\x17GetContainerLogsRequest\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12.\n\x04tail\x18\x02 \x01(\x05\x42\x1b\xaa\xd4\x18\x17\x11\x00\x00\x00\x00\x00\x00\xf0?\x19\x00\x00\x00\x00\x00\x88\xc3@R\x03\x31\x30\x30H\x00\x88\x01\x01\x12\x12\n\x05since\x18\x03 \x01(\tH\x01\x88\x01\x01\x12 \n\x06\x66ollow\x18\x04 \x01(\x08\x42\x0b\xaa\xd4\x18\x07R\x05\x66\x61lseH\x02\x88\x01\x01\x42\x07\n\x05_tailB\x08\n\x06_sinceB\t\n\x07_follow\"\xe6\x03\n\tContainer\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12\x15\n\x08pod_name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12;\n\x0cruntime_type\x18\x03 \x01(\x0e\x32%.sandbox.session.v1.RuntimeType.Value\x12;\n\x06status\x18\x04 \x01(\x0e\x32+.sandbox.scheduler.v1.ContainerStatus.Value\x12\x17\n\nsession_id\x18\x05 \x01(\tH\x01\x88\x01\x01\x12\x13\n\x0btemplate_id\x18\x06 \x01(\t\x12\x11\n\tnode_name\x18\x07 \x01(\t\x12\x38\n\tresources\x18\x08 \x01(\x0b\x32\x1d.sandbox.session.v1.ResourcesB\x06\xaa\xd4\x18\x02\x08\x01\x12\x33\n\x05usage\x18\t \x01(\x0b\x32$.sandbox.scheduler.v1.ContainerUsage\x12\x36\n\ncreated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xaa\xd4\x18\x02\x08\x01\x12\x1b\n\x0euptime_seconds\x18\x0b \x01(\x01H\x02\x88\x01\x01\x42\x0b\n\t_pod_nameB\r\n\x0b_session_idB\x11\n\x0f_uptime_seconds\"I\n\x0e\x43ontainerUsage\x12\x13\n\x0b\x63pu_percent\x18\x01 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x01\x12\x0c\n\x04pids\x18\x03 \x01(\r2\xcb\x04\n\x10\x43ontainerService\x12\x87\x01\n\x0eListContainers\x12+.sandbox.scheduler.v1.ListContainersRequest\x1a,.sandbox.scheduler.v1.ListContainersResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/containers\x12\x85\x01\n\x0cGetContainer\x12).sandbox.scheduler.v1.GetContainerRequest\x1a\x1f.sandbox.scheduler.v1.Container\")\x82\xd3\xe4\x93\x02#\x12!/api/v1/containers/{container_id}\x12\x98\x01\n\x12GetContainerStatus\x12/.sandbox.scheduler.v1.GetContainerStatusRequest\x1a\x1f.sandbox.scheduler.v1.Container\"0\x82\xd3\xe4\x93\x02*\x12(/api/v1/containers/{container_id}/status\x12\x89\x01\n\x10GetContainerLogs\x12-.sandbox.scheduler.v1.GetContainerLogsRequest\x1a\x14.google.api.HttpBody\".\x82\xd3\xe4\x93\x02(\x12&/api/v1/containers/{container_id}/logs0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sandbox.scheduler.v1.container_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_GETCONTAINERLOGSREQUEST'].fields_by_name['tail']._loaded_options = None
+  _globals['_GETCONTAINERLOGSREQUEST'].fields_by_name['tail']._serialized_options = b'\252\324\030\027\021\000\000\000\000\000\000\360?\031\000\000\000\000\000\210\303@R\003100'
+  _globals['_GETCONTAINERLOGSREQUEST'].fields_by_name['follow']._loaded_options = None
+  _globals['_GETCONTAINERLOGSREQUEST'].fields_by_name['follow']._serialized_options = b'\252\324\030\007R\005false'
+  _globals['_CONTAINER'].fields_by_name['resources']._loaded_options = None
+  _globals['_CONTAINER'].fields_by_name['resources']._serialized_options = b'\252\324\030\002\010\001'
+  _globals['_CONTAINER'].fields_by_name['created_at']._loaded_options = None
+  _globals['_CONTAINER'].fields_by_name['created_at']._serialized_options = b'\252\324\030\002\010\001'
   _globals['_CONTAINERSERVICE'].methods_by_name['ListContainers']._loaded_options = None
   _globals['_CONTAINERSERVICE'].methods_by_name['ListContainers']._serialized_options = b'\202\323\344\223\002\024\022\022/api/v1/containers'
   _globals['_CONTAINERSERVICE'].methods_by_name['GetContainer']._loaded_options = None
@@ -43,24 +52,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONTAINERSERVICE'].methods_by_name['GetContainerStatus']._serialized_options = b'\202\323\344\223\002*\022(/api/v1/containers/{container_id}/status'
   _globals['_CONTAINERSERVICE'].methods_by_name['GetContainerLogs']._loaded_options = None
   _globals['_CONTAINERSERVICE'].methods_by_name['GetContainerLogs']._serialized_options = b'\202\323\344\223\002(\022&/api/v1/containers/{container_id}/logs'
-  _globals['_CONTAINERSTATUS']._serialized_start=186
-  _globals['_CONTAINERSTATUS']._serialized_end=312
-  _globals['_CONTAINERSTATUS_VALUE']._serialized_start=205
-  _globals['_CONTAINERSTATUS_VALUE']._serialized_end=312
-  _globals['_LISTCONTAINERSREQUEST']._serialized_start=315
-  _globals['_LISTCONTAINERSREQUEST']._serialized_end=522
-  _globals['_LISTCONTAINERSRESPONSE']._serialized_start=524
-  _globals['_LISTCONTAINERSRESPONSE']._serialized_end=616
-  _globals['_GETCONTAINERREQUEST']._serialized_start=618
-  _globals['_GETCONTAINERREQUEST']._serialized_end=661
-  _globals['_GETCONTAINERSTATUSREQUEST']._serialized_start=663
-  _globals['_GETCONTAINERSTATUSREQUEST']._serialized_end=712
-  _globals['_GETCONTAINERLOGSREQUEST']._serialized_start=715
-  _globals['_GETCONTAINERLOGSREQUEST']._serialized_end=852
-  _globals['_CONTAINER']._serialized_start=855
-  _globals['_CONTAINER']._serialized_end=1325
-  _globals['_CONTAINERUSAGE']._serialized_start=1327
-  _globals['_CONTAINERUSAGE']._serialized_end=1400
-  _globals['_CONTAINERSERVICE']._serialized_start=1403
-  _globals['_CONTAINERSERVICE']._serialized_end=1990
+  _globals['_CONTAINERSTATUS']._serialized_start=213
+  _globals['_CONTAINERSTATUS']._serialized_end=339
+  _globals['_CONTAINERSTATUS_VALUE']._serialized_start=232
+  _globals['_CONTAINERSTATUS_VALUE']._serialized_end=339
+  _globals['_LISTCONTAINERSREQUEST']._serialized_start=342
+  _globals['_LISTCONTAINERSREQUEST']._serialized_end=549
+  _globals['_LISTCONTAINERSRESPONSE']._serialized_start=551
+  _globals['_LISTCONTAINERSRESPONSE']._serialized_end=643
+  _globals['_GETCONTAINERREQUEST']._serialized_start=645
+  _globals['_GETCONTAINERREQUEST']._serialized_end=688
+  _globals['_GETCONTAINERSTATUSREQUEST']._serialized_start=690
+  _globals['_GETCONTAINERSTATUSREQUEST']._serialized_end=739
+  _globals['_GETCONTAINERLOGSREQUEST']._serialized_start=742
+  _globals['_GETCONTAINERLOGSREQUEST']._serialized_end=921
+  _globals['_CONTAINER']._serialized_start=924
+  _globals['_CONTAINER']._serialized_end=1410
+  _globals['_CONTAINERUSAGE']._serialized_start=1412
+  _globals['_CONTAINERUSAGE']._serialized_end=1485
+  _globals['_CONTAINERSERVICE']._serialized_start=1488
+  _globals['_CONTAINERSERVICE']._serialized_end=2075
 # @@protoc_insertion_point(module_scope)

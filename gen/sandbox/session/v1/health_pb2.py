@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from sandbox.rpc.v1 import rest_pb2 as sandbox_dot_rpc_dot_v1_dot_rest__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fsandbox/session/v1/health.proto\x12\x12sandbox.session.v1\x1a\x1cgoogle/api/annotations.proto\"\x0e\n\x0c\x43heckRequest\"\x1f\n\rCheckResponse\x12\x0e\n\x06status\x18\x01 \x01(\t2u\n\rHealthService\x12\x64\n\x05\x43heck\x12 .sandbox.session.v1.CheckRequest\x1a!.sandbox.session.v1.CheckResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/healthb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fsandbox/session/v1/health.proto\x12\x12sandbox.session.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19sandbox/rpc/v1/rest.proto\"\x0e\n\x0c\x43heckRequest\"\x1f\n\rCheckResponse\x12\x0e\n\x06status\x18\x01 \x01(\t2{\n\rHealthService\x12j\n\x05\x43heck\x12 .sandbox.session.v1.CheckRequest\x1a!.sandbox.session.v1.CheckResponse\"\x1c\xaa\xd4\x18\x02 \x01\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/healthb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,11 +34,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sandbox.session.v1.health_p
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_HEALTHSERVICE'].methods_by_name['Check']._loaded_options = None
-  _globals['_HEALTHSERVICE'].methods_by_name['Check']._serialized_options = b'\202\323\344\223\002\020\022\016/api/v1/health'
-  _globals['_CHECKREQUEST']._serialized_start=85
-  _globals['_CHECKREQUEST']._serialized_end=99
-  _globals['_CHECKRESPONSE']._serialized_start=101
-  _globals['_CHECKRESPONSE']._serialized_end=132
-  _globals['_HEALTHSERVICE']._serialized_start=134
-  _globals['_HEALTHSERVICE']._serialized_end=251
+  _globals['_HEALTHSERVICE'].methods_by_name['Check']._serialized_options = b'\252\324\030\002 \001\202\323\344\223\002\020\022\016/api/v1/health'
+  _globals['_CHECKREQUEST']._serialized_start=112
+  _globals['_CHECKREQUEST']._serialized_end=126
+  _globals['_CHECKRESPONSE']._serialized_start=128
+  _globals['_CHECKRESPONSE']._serialized_end=159
+  _globals['_HEALTHSERVICE']._serialized_start=161
+  _globals['_HEALTHSERVICE']._serialized_end=284
 # @@protoc_insertion_point(module_scope)

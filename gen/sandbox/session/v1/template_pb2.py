@@ -25,10 +25,11 @@ _sym_db = _symbol_database.Default()
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from sandbox.rpc.v1 import rest_pb2 as sandbox_dot_rpc_dot_v1_dot_rest__pb2
 from sandbox.session.v1 import session_pb2 as sandbox_dot_session_dot_v1_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!sandbox/session/v1/template.proto\x12\x12sandbox.session.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a sandbox/session/v1/session.proto\"\xae\x04\n\x08Template\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05image\x18\x03 \x01(\t\x12\x17\n\nbase_image\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x1e\n\x16pre_installed_packages\x18\x05 \x03(\t\x12\x38\n\x11\x64\x65\x66\x61ult_resources\x18\x06 \x01(\x0b\x32\x1d.sandbox.session.v1.Resources\x12=\n\x10security_context\x18\x07 \x01(\x0b\x32#.sandbox.session.v1.SecurityContext\x12;\n\x0cruntime_type\x18\x08 \x01(\x0e\x32%.sandbox.session.v1.RuntimeType.Value\x12\x1b\n\x0ewarm_pool_size\x18\t \x01(\x05H\x01\x88\x01\x01\x12;\n\x08\x65nv_vars\x18\n \x03(\x0b\x32).sandbox.session.v1.Template.EnvVarsEntry\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a.\n\x0c\x45nvVarsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\r\n\x0b_base_imageB\x11\n\x0f_warm_pool_size\"\x9b\x01\n\x0fSecurityContext\x12\x1c\n\x0fnetwork_enabled\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12\x1a\n\rmax_processes\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x18\n\x0brun_as_user\x18\x03 \x01(\x05H\x02\x88\x01\x01\x42\x12\n\x10_network_enabledB\x10\n\x0e_max_processesB\x0e\n\x0c_run_as_user\"G\n\x15\x43reateTemplateRequest\x12.\n\x08template\x18\x01 \x01(\x0b\x32\x1c.sandbox.session.v1.Template\"T\n\x14ListTemplatesRequest\x12\x12\n\x05limit\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06offset\x18\x02 \x01(\x05H\x01\x88\x01\x01\x42\x08\n\x06_limitB\t\n\x07_offset\"W\n\x15ListTemplatesResponse\x12/\n\ttemplates\x18\x01 \x03(\x0b\x32\x1c.sandbox.session.v1.Template\x12\r\n\x05total\x18\x02 \x01(\x05\")\n\x12GetTemplateRequest\x12\x13\n\x0btemplate_id\x18\x01 \x01(\t\"\\\n\x15UpdateTemplateRequest\x12\x13\n\x0btemplate_id\x18\x01 \x01(\t\x12.\n\x08template\x18\x02 \x01(\x0b\x32\x1c.sandbox.session.v1.Template\",\n\x15\x44\x65leteTemplateRequest\x12\x13\n\x0btemplate_id\x18\x01 \x01(\t2\x9d\x05\n\x0fTemplateService\x12~\n\x0e\x43reateTemplate\x12).sandbox.session.v1.CreateTemplateRequest\x1a\x1c.sandbox.session.v1.Template\"#\x82\xd3\xe4\x93\x02\x1d\"\x11/api/v1/templates:\x08template\x12\x7f\n\rListTemplates\x12(.sandbox.session.v1.ListTemplatesRequest\x1a).sandbox.session.v1.ListTemplatesResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/templates\x12|\n\x0bGetTemplate\x12&.sandbox.session.v1.GetTemplateRequest\x1a\x1c.sandbox.session.v1.Template\"\'\x82\xd3\xe4\x93\x02!\x12\x1f/api/v1/templates/{template_id}\x12\x8c\x01\n\x0eUpdateTemplate\x12).sandbox.session.v1.UpdateTemplateRequest\x1a\x1c.sandbox.session.v1.Template\"1\x82\xd3\xe4\x93\x02+\x1a\x1f/api/v1/templates/{template_id}:\x08template\x12|\n\x0e\x44\x65leteTemplate\x12).sandbox.session.v1.DeleteTemplateRequest\x1a\x16.google.protobuf.Empty\"\'\x82\xd3\xe4\x93\x02!*\x1f/api/v1/templates/{template_id}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!sandbox/session/v1/template.proto\x12\x12sandbox.session.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19sandbox/rpc/v1/rest.proto\x1a sandbox/session/v1/session.proto\"\xd0\x05\n\x08Template\x12\x33\n\x02id\x18\x01 \x01(\tB\'\xaa\xd4\x18#B!^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$\x12\x19\n\x04name\x18\x02 \x01(\tB\x0b\xaa\xd4\x18\x07\x08\x01\x30\x01\x38\x80\x01\x12%\n\x05image\x18\x03 \x01(\tB\x16\xaa\xd4\x18\x12\x08\x01\x42\x0e^[!-~]{1,512}$\x12\x17\n\nbase_image\x18\x04 \x01(\tH\x00\x88\x01\x01\x12&\n\x16pre_installed_packages\x18\x05 \x03(\tB\x06\xaa\xd4\x18\x02\x38@\x12@\n\x11\x64\x65\x66\x61ult_resources\x18\x06 \x01(\x0b\x32\x1d.sandbox.session.v1.ResourcesB\x06\xaa\xd4\x18\x02\x08\x01\x12=\n\x10security_context\x18\x07 \x01(\x0b\x32#.sandbox.session.v1.SecurityContext\x12;\n\x0cruntime_type\x18\x08 \x01(\x0e\x32%.sandbox.session.v1.RuntimeType.Value\x12\x36\n\x0ewarm_pool_size\x18\t \x01(\x05\x42\x19\xaa\xd4\x18\x15\x11\x00\x00\x00\x00\x00\x00\x00\x00\x19\x00\x00\x00\x00\x00\x00Y@R\x01\x30H\x01\x88\x01\x01\x12\x64\n\x08\x65nv_vars\x18\n \x03(\x0b\x32).sandbox.session.v1.Template.EnvVarsEntryB\'\xaa\xd4\x18#8\x80\x01J\x1e^[A-Za-z_][A-Za-z0-9_]{0,127}$\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a.\n\x0c\x45nvVarsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\r\n\x0b_base_imageB\x11\n\x0f_warm_pool_size\"\xde\x01\n\x0fSecurityContext\x12)\n\x0fnetwork_enabled\x18\x01 \x01(\x08\x42\x0b\xaa\xd4\x18\x07R\x05\x66\x61lseH\x00\x88\x01\x01\x12\x32\n\rmax_processes\x18\x02 \x01(\x05\x42\x16\xaa\xd4\x18\x12\x11\x00\x00\x00\x00\x00\x00@@\x19\x00\x00\x00\x00\x00\x00\x90@H\x01\x88\x01\x01\x12\x36\n\x0brun_as_user\x18\x03 \x01(\x05\x42\x1c\xaa\xd4\x18\x18\x11\x00\x00\x00\x00\x00\x00\xf0?\x19\x00\x00\x00\x00\xa0\xff\xef@R\x04\x31\x30\x30\x30H\x02\x88\x01\x01\x42\x12\n\x10_network_enabledB\x10\n\x0e_max_processesB\x0e\n\x0c_run_as_user\"G\n\x15\x43reateTemplateRequest\x12.\n\x08template\x18\x01 \x01(\x0b\x32\x1c.sandbox.session.v1.Template\"T\n\x14ListTemplatesRequest\x12\x12\n\x05limit\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06offset\x18\x02 \x01(\x05H\x01\x88\x01\x01\x42\x08\n\x06_limitB\t\n\x07_offset\"W\n\x15ListTemplatesResponse\x12/\n\ttemplates\x18\x01 \x03(\x0b\x32\x1c.sandbox.session.v1.Template\x12\r\n\x05total\x18\x02 \x01(\x05\")\n\x12GetTemplateRequest\x12\x13\n\x0btemplate_id\x18\x01 \x01(\t\"\\\n\x15UpdateTemplateRequest\x12\x13\n\x0btemplate_id\x18\x01 \x01(\t\x12.\n\x08template\x18\x02 \x01(\x0b\x32\x1c.sandbox.session.v1.Template\",\n\x15\x44\x65leteTemplateRequest\x12\x13\n\x0btemplate_id\x18\x01 \x01(\t2\xc8\x05\n\x0fTemplateService\x12\x94\x01\n\x0e\x43reateTemplate\x12).sandbox.session.v1.CreateTemplateRequest\x1a\x1c.sandbox.session.v1.Template\"9\xaa\xd4\x18\x12\x08\xc9\x01\x12\rStateConflict\x82\xd3\xe4\x93\x02\x1d\"\x11/api/v1/templates:\x08template\x12\x7f\n\rListTemplates\x12(.sandbox.session.v1.ListTemplatesRequest\x1a).sandbox.session.v1.ListTemplatesResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/templates\x12|\n\x0bGetTemplate\x12&.sandbox.session.v1.GetTemplateRequest\x1a\x1c.sandbox.session.v1.Template\"\'\x82\xd3\xe4\x93\x02!\x12\x1f/api/v1/templates/{template_id}\x12\x8c\x01\n\x0eUpdateTemplate\x12).sandbox.session.v1.UpdateTemplateRequest\x1a\x1c.sandbox.session.v1.Template\"1\x82\xd3\xe4\x93\x02+\x1a\x1f/api/v1/templates/{template_id}:\x08template\x12\x8f\x01\n\x0e\x44\x65leteTemplate\x12).sandbox.session.v1.DeleteTemplateRequest\x1a\x16.google.protobuf.Empty\":\xaa\xd4\x18\x0f\x12\rStateConflict\x82\xd3\xe4\x93\x02!*\x1f/api/v1/templates/{template_id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,8 +38,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TEMPLATE_ENVVARSENTRY']._loaded_options = None
   _globals['_TEMPLATE_ENVVARSENTRY']._serialized_options = b'8\001'
+  _globals['_TEMPLATE'].fields_by_name['id']._loaded_options = None
+  _globals['_TEMPLATE'].fields_by_name['id']._serialized_options = b'\252\324\030#B!^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$'
+  _globals['_TEMPLATE'].fields_by_name['name']._loaded_options = None
+  _globals['_TEMPLATE'].fields_by_name['name']._serialized_options = b'\252\324\030\007\010\0010\0018\200\001'
+  _globals['_TEMPLATE'].fields_by_name['image']._loaded_options = None
+  _globals['_TEMPLATE'].fields_by_name['image']._serialized_options = b'\252\324\030\022\010\001B\016^[!-~]{1,512}$'
+  _globals['_TEMPLATE'].fields_by_name['pre_installed_packages']._loaded_options = None
+  _globals['_TEMPLATE'].fields_by_name['pre_installed_packages']._serialized_options = b'\252\324\030\0028@'
+  _globals['_TEMPLATE'].fields_by_name['default_resources']._loaded_options = None
+  _globals['_TEMPLATE'].fields_by_name['default_resources']._serialized_options = b'\252\324\030\002\010\001'
+  _globals['_TEMPLATE'].fields_by_name['warm_pool_size']._loaded_options = None
+  _globals['_TEMPLATE'].fields_by_name['warm_pool_size']._serialized_options = b'\252\324\030\025\021\000\000\000\000\000\000\000\000\031\000\000\000\000\000\000Y@R\0010'
+  _globals['_TEMPLATE'].fields_by_name['env_vars']._loaded_options = None
+  _globals['_TEMPLATE'].fields_by_name['env_vars']._serialized_options = b'\252\324\030#8\200\001J\036^[A-Za-z_][A-Za-z0-9_]{0,127}$'
+  _globals['_SECURITYCONTEXT'].fields_by_name['network_enabled']._loaded_options = None
+  _globals['_SECURITYCONTEXT'].fields_by_name['network_enabled']._serialized_options = b'\252\324\030\007R\005false'
+  _globals['_SECURITYCONTEXT'].fields_by_name['max_processes']._loaded_options = None
+  _globals['_SECURITYCONTEXT'].fields_by_name['max_processes']._serialized_options = b'\252\324\030\022\021\000\000\000\000\000\000@@\031\000\000\000\000\000\000\220@'
+  _globals['_SECURITYCONTEXT'].fields_by_name['run_as_user']._loaded_options = None
+  _globals['_SECURITYCONTEXT'].fields_by_name['run_as_user']._serialized_options = b'\252\324\030\030\021\000\000\000\000\000\000\360?\031\000\000\000\000\240\377\357@R\0041000'
   _globals['_TEMPLATESERVICE'].methods_by_name['CreateTemplate']._loaded_options = None
-  _globals['_TEMPLATESERVICE'].methods_by_name['CreateTemplate']._serialized_options = b'\202\323\344\223\002\035\"\021/api/v1/templates:\010template'
+  _globals['_TEMPLATESERVICE'].methods_by_name['CreateTemplate']._serialized_options = b'\252\324\030\022\010\311\001\022\rStateConflict\202\323\344\223\002\035\"\021/api/v1/templates:\010template'
   _globals['_TEMPLATESERVICE'].methods_by_name['ListTemplates']._loaded_options = None
   _globals['_TEMPLATESERVICE'].methods_by_name['ListTemplates']._serialized_options = b'\202\323\344\223\002\023\022\021/api/v1/templates'
   _globals['_TEMPLATESERVICE'].methods_by_name['GetTemplate']._loaded_options = None
@@ -46,25 +67,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TEMPLATESERVICE'].methods_by_name['UpdateTemplate']._loaded_options = None
   _globals['_TEMPLATESERVICE'].methods_by_name['UpdateTemplate']._serialized_options = b'\202\323\344\223\002+\032\037/api/v1/templates/{template_id}:\010template'
   _globals['_TEMPLATESERVICE'].methods_by_name['DeleteTemplate']._loaded_options = None
-  _globals['_TEMPLATESERVICE'].methods_by_name['DeleteTemplate']._serialized_options = b'\202\323\344\223\002!*\037/api/v1/templates/{template_id}'
-  _globals['_TEMPLATE']._serialized_start=184
-  _globals['_TEMPLATE']._serialized_end=742
-  _globals['_TEMPLATE_ENVVARSENTRY']._serialized_start=662
-  _globals['_TEMPLATE_ENVVARSENTRY']._serialized_end=708
-  _globals['_SECURITYCONTEXT']._serialized_start=745
-  _globals['_SECURITYCONTEXT']._serialized_end=900
-  _globals['_CREATETEMPLATEREQUEST']._serialized_start=902
-  _globals['_CREATETEMPLATEREQUEST']._serialized_end=973
-  _globals['_LISTTEMPLATESREQUEST']._serialized_start=975
-  _globals['_LISTTEMPLATESREQUEST']._serialized_end=1059
-  _globals['_LISTTEMPLATESRESPONSE']._serialized_start=1061
-  _globals['_LISTTEMPLATESRESPONSE']._serialized_end=1148
-  _globals['_GETTEMPLATEREQUEST']._serialized_start=1150
-  _globals['_GETTEMPLATEREQUEST']._serialized_end=1191
-  _globals['_UPDATETEMPLATEREQUEST']._serialized_start=1193
-  _globals['_UPDATETEMPLATEREQUEST']._serialized_end=1285
-  _globals['_DELETETEMPLATEREQUEST']._serialized_start=1287
-  _globals['_DELETETEMPLATEREQUEST']._serialized_end=1331
-  _globals['_TEMPLATESERVICE']._serialized_start=1334
-  _globals['_TEMPLATESERVICE']._serialized_end=2003
+  _globals['_TEMPLATESERVICE'].methods_by_name['DeleteTemplate']._serialized_options = b'\252\324\030\017\022\rStateConflict\202\323\344\223\002!*\037/api/v1/templates/{template_id}'
+  _globals['_TEMPLATE']._serialized_start=211
+  _globals['_TEMPLATE']._serialized_end=931
+  _globals['_TEMPLATE_ENVVARSENTRY']._serialized_start=851
+  _globals['_TEMPLATE_ENVVARSENTRY']._serialized_end=897
+  _globals['_SECURITYCONTEXT']._serialized_start=934
+  _globals['_SECURITYCONTEXT']._serialized_end=1156
+  _globals['_CREATETEMPLATEREQUEST']._serialized_start=1158
+  _globals['_CREATETEMPLATEREQUEST']._serialized_end=1229
+  _globals['_LISTTEMPLATESREQUEST']._serialized_start=1231
+  _globals['_LISTTEMPLATESREQUEST']._serialized_end=1315
+  _globals['_LISTTEMPLATESRESPONSE']._serialized_start=1317
+  _globals['_LISTTEMPLATESRESPONSE']._serialized_end=1404
+  _globals['_GETTEMPLATEREQUEST']._serialized_start=1406
+  _globals['_GETTEMPLATEREQUEST']._serialized_end=1447
+  _globals['_UPDATETEMPLATEREQUEST']._serialized_start=1449
+  _globals['_UPDATETEMPLATEREQUEST']._serialized_end=1541
+  _globals['_DELETETEMPLATEREQUEST']._serialized_start=1543
+  _globals['_DELETETEMPLATEREQUEST']._serialized_end=1587
+  _globals['_TEMPLATESERVICE']._serialized_start=1590
+  _globals['_TEMPLATESERVICE']._serialized_end=2302
 # @@protoc_insertion_point(module_scope)
