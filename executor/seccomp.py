@@ -63,11 +63,14 @@ _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _CLONE = {"x86_64": 56, "aarch64": 220}
 _IOCTL = {"x86_64": 16, "aarch64": 29}
 _SOCKET = {"x86_64": 41, "aarch64": 198}
+_SOCKETPAIR = {"x86_64": 53, "aarch64": 199}
 _CLONE3 = 435
 _X32_BIT = 0x40000000
 _CLONE_NEW = 0x7E020000  # mount, cgroup, uts, ipc, user, pid and net namespaces
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK, _NETLINK_ROUTE = 1, 2, 10, 16, 0
+_ANY, _TCP, _UDP = 0, 6, 17  # protocols
+_NEITHER_STREAM_NOR_DGRAM = 0xC  # bits of a socket type: RDM, SEQPACKET, DCCP, PACKET
 
 
 class UnsupportedMachine(Exception):
@@ -103,19 +106,35 @@ def program(machine: str | None = None) -> bytes:
             *_if(_TIOCLINUX, _op(_RETURN, eperm)),
             _op(_RETURN, _ALLOW),
         ),
-        *_if(_SOCKET[machine], *_socket_families()),
+        *_if(_SOCKET[machine], *_sockets()),
+        *_if(
+            _SOCKETPAIR[machine],
+            _op(_LOAD, _ARG0),
+            *_if(_AF_UNIX, _op(_RETURN, _ALLOW)),
+            _op(_RETURN, _ERRNO | errno.EAFNOSUPPORT),
+        ),
     ]
     for number in sorted(DENIED[machine].values()):
         code += _if(number, _op(_RETURN, eperm))
     return b"".join([*code, _op(_RETURN, _ALLOW)])
 
 
-def _socket_families() -> list[bytes]:
-    """An allow-list: each address family is a protocol stack of its own in the kernel."""
+def _sockets() -> list[bytes]:
+    """An allow-list: each family and protocol is a stack of its own in the kernel, and asking
+    for one loads its module."""
     allow = _op(_RETURN, _ALLOW)
+    internet = [
+        _op(_LOAD, _ARG1),
+        _op(_AND_SET, _NEITHER_STREAM_NOR_DGRAM, 0, 1),
+        _op(_RETURN, _ERRNO | errno.ESOCKTNOSUPPORT),
+        _op(_LOAD, _ARG2),
+        *(line for protocol in (_ANY, _TCP, _UDP) for line in _if(protocol, allow)),
+        _op(_RETURN, _ERRNO | errno.EPROTONOSUPPORT),
+    ]
     return [
         _op(_LOAD, _ARG0),
-        *(_line for family in (_AF_UNIX, _AF_INET, _AF_INET6) for _line in _if(family, allow)),
+        *_if(_AF_UNIX, allow),
+        *(line for family in (_AF_INET, _AF_INET6) for line in _if(family, *internet)),
         # getifaddrs asks routing netlink; the other netlink protocols stay shut.
         *_if(_AF_NETLINK, _op(_LOAD, _ARG2), *_if(_NETLINK_ROUTE, allow)),
         _op(_RETURN, _ERRNO | errno.EAFNOSUPPORT),

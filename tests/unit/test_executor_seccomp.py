@@ -12,8 +12,11 @@ from executor import seccomp
 ALLOW, KILL = 0x7FFF0000, 0x80000000
 EPERM, ENOSYS = 0x50000 | errno.EPERM, 0x50000 | errno.ENOSYS
 EAFNOSUPPORT = 0x50000 | errno.EAFNOSUPPORT
+ESOCKTNOSUPPORT = 0x50000 | errno.ESOCKTNOSUPPORT
+EPROTONOSUPPORT = 0x50000 | errno.EPROTONOSUPPORT
 ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 SOCKET = {"x86_64": 41, "aarch64": 198}
+SOCKETPAIR = {"x86_64": 53, "aarch64": 199}
 CLONE = {"x86_64": 56, "aarch64": 220}
 IOCTL = {"x86_64": 16, "aarch64": 29}
 READ = {"x86_64": 0, "aarch64": 63}
@@ -69,9 +72,28 @@ def test_only_known_socket_families_and_no_terminal_injection(machine: str) -> N
     assert [socket(family) for family in (1, 2, 10, 16)] == [ALLOW] * 4
     assert [socket(family) for family in (17, 31, 38, 40, 44)] == [EAFNOSUPPORT] * 5
     assert socket(16, 12) == EAFNOSUPPORT  # netlink, but netfilter's
+    for family in (1, 2, 5, 10, 16, 21, 30):
+        verdict = judge(program, ARCH[machine], SOCKETPAIR[machine], family, 1, 0)
+        assert verdict == (ALLOW if family == 1 else EAFNOSUPPORT), family
     for request in (0x5412, 0x541C, 0x5412 | 1 << 32):
         assert judge(program, ARCH[machine], IOCTL[machine], 0, request) == EPERM
     assert judge(program, ARCH[machine], IOCTL[machine], 0, 0x5413) == ALLOW
+
+
+@machines
+@pytest.mark.parametrize("family", [2, 10])
+def test_of_the_internet_protocols_only_tcp_and_udp(machine: str, family: int) -> None:
+    def socket(kind: int, protocol: int) -> int:
+        program = seccomp.program(machine)
+        return judge(program, ARCH[machine], SOCKET[machine], family, kind, protocol)
+
+    close_on_exec, nonblocking = 0x80000, 0x800
+    for kind, protocol in ((1, 0), (2, 0), (1, 6), (2, 17), (1 | close_on_exec | nonblocking, 0)):
+        assert socket(kind, protocol) == ALLOW
+    for protocol in (33, 132, 136, 262):  # DCCP, SCTP, UDP-Lite, MPTCP
+        assert socket(1, protocol) == EPROTONOSUPPORT
+    for kind in (4, 5, 6, 10, 6 | close_on_exec):
+        assert socket(kind, 0) == ESOCKTNOSUPPORT
 
 
 def test_another_calling_convention_is_fatal_and_x32_is_absent() -> None:
