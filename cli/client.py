@@ -226,6 +226,41 @@ class Client:
             longer=wait or 0,
         )
 
+    def containers(self, **filters: Any) -> Json:
+        """{containers, total}; `filters` are status, runtime_type, limit, offset."""
+        return self._call("GET", "/api/v1/containers", query=filters)
+
+    def container(self, container_id: str) -> Json:
+        """One container with what it uses now, measured in a fraction of a second."""
+        return self._call("GET", f"/api/v1/containers/{_segment(container_id)}")
+
+    def container_logs(
+        self,
+        container_id: str,
+        *,
+        tail: int | None = None,
+        since: str | None = None,
+        follow: bool = False,
+    ) -> Iterator[str]:
+        """The lines of its log, without their ends: the last `tail` (1 to 10000, default 100).
+
+        `since` is an RFC 3339 time or a number of seconds before now. With `follow` new
+        lines come as they are written, until the container ends.
+        """
+        wanted = {"tail": tail, "since": since, "follow": "true" if follow else None}
+        query = {name: value for name, value in wanted.items() if value is not None}
+        path = f"/api/v1/containers/{_segment(container_id)}/logs"
+        # Nothing may be logged for as long as the container lives.
+        limits = httpx.Timeout(self._timeout, read=None if follow else self._timeout)
+        try:
+            with self._http.stream("GET", path, params=query, timeout=limits) as response:
+                if response.status_code != 200:
+                    response.read()
+                    raise _error(response)
+                yield from response.iter_lines()
+        except httpx.TransportError as error:
+            raise Unreachable(f"{self._url}: {error}") from error
+
     def events(self, execution_id: str, *, after: int = 0) -> Iterator[Event]:
         """Output and status as they come, from the event after id `after` to `result`.
 

@@ -42,6 +42,7 @@ class Edge:
     admin_socket: Path
     session_targets: Sequence[str]
     exec_targets: Sequence[str]
+    scheduler_targets: Sequence[str]
     # Where the access log goes, one JSON object a line.
     access_log: Path = Path("/dev/stdout")
     # OTEL_EXPORTER_OTLP_ENDPOINT: the collector's base URL; None turns tracing off.
@@ -63,6 +64,7 @@ def render(edge: Edge) -> str:
         "max_body_bytes": MAX_BODY_BYTES,
         "session_endpoints": [_endpoint(target) for target in edge.session_targets],
         "exec_endpoints": [_endpoint(target) for target in edge.exec_targets],
+        "scheduler_endpoints": [_endpoint(target) for target in edge.scheduler_targets],
         "tracing": _tracing(edge.otlp_endpoint) if edge.otlp_endpoint else None,
     }
     # Every JSON value is a YAML value, so quoting is settled for any path.

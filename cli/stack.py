@@ -96,6 +96,7 @@ def bootstrap(settings: StackSettings, layout: Layout) -> str:
             admin_socket=layout.socket("admin"),
             session_targets=[f"unix:{layout.socket('session')}"],
             exec_targets=[f"unix:{layout.socket('exec')}"],
+            scheduler_targets=[f"unix:{layout.socket('scheduler')}"],
             otlp_endpoint=settings.otlp_endpoint,
         )
     )

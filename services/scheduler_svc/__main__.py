@@ -8,6 +8,7 @@ from sandbox_rpc import telemetry
 from sandbox_rpc.auth import Secret
 from sandbox_rpc.server import serve, until_signal
 
+from scheduler_svc.container_servicer import container_service
 from scheduler_svc.runtimes.process import ProcessRuntime
 from scheduler_svc.servicer import service
 from scheduler_svc.settings import Settings
@@ -31,8 +32,8 @@ async def main() -> None:
     authenticator, audit = settings.authenticator(), settings.audit_log("scheduler_svc")
     runtime = RUNTIMES[settings.runtime](settings)
     runtime.open()
-    served = service(runtime, Secret.read(settings.secret_file))
-    server = await serve(settings.listen, [served], authenticator, audit)
+    services = [service(runtime, Secret.read(settings.secret_file)), container_service(runtime)]
+    server = await serve(settings.listen, services, authenticator, audit)
     await until_signal()
     # Together: the server waits for watches, and it is the runtime that ends them.
     await asyncio.gather(server.drain(), runtime.close())

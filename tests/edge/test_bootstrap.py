@@ -42,14 +42,16 @@ def test_envoy_takes_it(directory: Path, otlp_endpoint: str | None) -> None:
 
 
 def test_every_process_of_a_service_is_an_endpoint(directory: Path) -> None:
-    edge = Edge(
-        **vars(settings(directory))
-        | {"session_targets": ["127.0.0.1:1", "[::1]:2"], "exec_targets": ['unix:/a b"c']}
-    )
+    targets = {
+        "session_targets": ["127.0.0.1:1", "[::1]:2"],
+        "exec_targets": ['unix:/a b"c'],
+        "scheduler_targets": ["127.0.0.1:3"],
+    }
 
-    text = render(edge)
+    text = render(Edge(**vars(settings(directory)) | targets))
 
     assert '{"socket_address": {"address": "::1", "port_value": 2}}' in text
+    assert '{"socket_address": {"address": "127.0.0.1", "port_value": 3}}' in text
     assert json.dumps({"pipe": {"path": '/a b"c'}}) in text
 
 

@@ -18,6 +18,7 @@ from sandbox.execution.v1 import (
     rest_pb2_grpc,
 )
 from sandbox.executor.v1 import link_pb2, link_pb2_grpc
+from sandbox.scheduler.v1 import container_pb2, container_pb2_grpc, scheduler_pb2_grpc
 from sandbox.session.v1 import health_pb2, health_pb2_grpc, session_pb2, session_pb2_grpc
 from sandbox_rpc import server
 from sandbox_rpc.auth import Authenticator
@@ -127,6 +128,17 @@ class Attachments(_Scripted, attachment_pb2_grpc.AttachmentServiceServicer):
     """Present, so that only the edge keeps callers away from it."""
 
 
+class Sandboxes(_Scripted, scheduler_pb2_grpc.SchedulerServiceServicer):
+    """Present, so that only the edge keeps callers away from it."""
+
+
+class Containers(_Scripted, container_pb2_grpc.ContainerServiceServicer):
+    ListContainers = _played("ListContainers", container_pb2.ListContainersResponse)
+    GetContainer = _played("GetContainer", container_pb2.Container)
+    GetContainerStatus = _played("GetContainerStatus", container_pb2.Container)
+    GetContainerLogs = _streamed("GetContainerLogs")
+
+
 class Link(_Scripted, link_pb2_grpc.ExecutorLinkServiceServicer):
     """Acknowledges every message by its seq."""
 
@@ -157,6 +169,14 @@ def exec_services(script: Script) -> list[server.Service]:
     ]
 
 
+def scheduler_services(script: Script) -> list[server.Service]:
+    v1 = "sandbox.scheduler.v1"
+    return [
+        _service(f"{v1}.SchedulerService", SERVICES, Sandboxes(script), scheduler_pb2_grpc),
+        _service(f"{v1}.ContainerService", USERS, Containers(script), container_pb2_grpc),
+    ]
+
+
 def _service(name: str, allowed: Any, servicer: Any, module: Any) -> server.Service:
     add = getattr(module, f"add_{name.rpartition('.')[2]}Servicer_to_server")
 
@@ -170,12 +190,13 @@ def _service(name: str, allowed: Any, servicer: Any, module: Any) -> server.Serv
 async def serving(
     directory: Path, script: Script, authenticator: Authenticator
 ) -> AsyncIterator[None]:
-    """Both services, on session.sock and exec.sock in `directory`."""
+    """All services, on session.sock, exec.sock and scheduler.sock in `directory`."""
     running = [
         await server.serve(f"unix:{directory / name}.sock", services, authenticator)
         for name, services in (
             ("session", session_services(script)),
             ("exec", exec_services(script)),
+            ("scheduler", scheduler_services(script)),
         )
     ]
     try:
