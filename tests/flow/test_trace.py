@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.edge.collector import Collector, Received, collecting
-from tests.flow.test_stack import Stack
+from tests.flow.stack import Stack
 
 SECRETS = {name: f"planted-{name}" for name in ("code", "event", "env", "stdout", "metadata")}
 
