@@ -79,7 +79,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _doctor(arguments: argparse.Namespace) -> int:
     from cli.doctor import doctor
 
-    return doctor(_settings(arguments), as_json=arguments.json)
+    return doctor(_settings(arguments), as_json=arguments.json, isolation=arguments.isolation)
 
 
 def _token(arguments: argparse.Namespace) -> int:
@@ -124,6 +124,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(add("run", _run, "Run a program in a sandbox.", failure=125))
     doctor = add("doctor", _doctor, "Check what the stack needs, and say what to do.")
     doctor.add_argument("--json", action="store_true", help="as JSON")
+    doctor.add_argument(
+        "--isolation", action="store_true", help="also try to get out of sandboxes made here"
+    )
     for each in (up, doctor):
         each.add_argument("--host", help="address of the public edge (default 127.0.0.1)")
         each.add_argument("--port", type=int, help="port of the public edge (default 8080)")
