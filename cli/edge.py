@@ -12,6 +12,8 @@ from pathlib import Path
 from string import Template
 from urllib.parse import urlsplit
 
+from cli import pages
+
 log = logging.getLogger(__name__)
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -62,6 +64,7 @@ def render(edge: Edge) -> str:
         "descriptors": str(_DESCRIPTORS),
         "lua": str(_LUA),
         "max_body_bytes": MAX_BODY_BYTES,
+        "max_page_bytes": pages.MAX_PAGE_BYTES,
         "session_endpoints": [_endpoint(target) for target in edge.session_targets],
         "exec_endpoints": [_endpoint(target) for target in edge.exec_targets],
         "scheduler_endpoints": [_endpoint(target) for target in edge.scheduler_targets],
@@ -70,7 +73,8 @@ def render(edge: Edge) -> str:
     # Every JSON value is a YAML value, so quoting is settled for any path.
     texts = {name: json.dumps(value) for name, value in values.items()}
     collector = f"  - {json.dumps(_collector(edge.otlp_endpoint))}" if edge.otlp_endpoint else ""
-    return Template(_BOOTSTRAP.read_text()).substitute(texts, collector=collector)
+    served = "\n".join(f"              - {json.dumps(route)}" for route in pages.routes())
+    return Template(_BOOTSTRAP.read_text()).substitute(texts, collector=collector, pages=served)
 
 
 async def drain(admin_socket: Path) -> None:
