@@ -23,11 +23,13 @@ from typing import Any, ClassVar
 
 import grpc
 import grpc.aio
-from google.rpc import code_pb2, status_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from sandbox.rpc.v1 import error_pb2
 
 RETRY_AFTER = "retry-after"
+# Of ErrorInfo: whose reasons these are.
+ERROR_DOMAIN = "sandbox"
 
 
 class SandboxError(Exception):
@@ -123,8 +125,14 @@ def link_of(error_code: str) -> str:
     return "/errors/" + re.sub(r"(?<=[a-z])(?=[A-Z])", "-", word).lower()
 
 
+def reason_of(error_code: str) -> str:
+    """The code as google.rpc.ErrorInfo has it: 'Sandbox.StateConflict' -> 'STATE_CONFLICT'."""
+    word = error_code.rpartition(".")[2]
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", word).upper()
+
+
 def to_status(error: SandboxError) -> grpc.Status:
-    """The gRPC status that carries `error`, its ApiError as the first detail."""
+    """The gRPC status that carries `error`: its ApiError, then what generic clients read."""
     status = status_pb2.Status(code=_code(error.status), message=error.description)
     status.details.add().Pack(
         error_pb2.ApiError(
@@ -134,6 +142,9 @@ def to_status(error: SandboxError) -> grpc.Status:
             error_link=link_of(error.error_code),
             solution=error.solution,
         )
+    )
+    status.details.add().Pack(
+        error_details_pb2.ErrorInfo(reason=reason_of(error.error_code), domain=ERROR_DOMAIN)
     )
     packed: Any = rpc_status.to_status(status)  # a named tuple, which its stub does not say
     if error.retry_after is not None:

@@ -20,7 +20,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class ApiError(_message.Message):
     """The one error body. A service packs it as the first detail of
     google.rpc.Status; native gRPC callers find it in `grpc-status-details-bin`,
-    and the edge prints it, alone, as the JSON body of the REST answer.
+    and the edge prints it, alone, as the JSON body of the REST answer. The second
+    detail is a google.rpc.ErrorInfo: domain `sandbox`, reason the last word of
+    `error_code` in capitals, e.g. `INVALID_PARAMETER`.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
