@@ -24,6 +24,7 @@ from datetime import timedelta
 from sandbox.execution.v1.attachment_pb2 import Attachment
 from sandbox.scheduler.v1.scheduler_pb2 import SandboxStatus
 from sandbox.session.v1 import session_pb2 as pb
+from sandbox_rpc.auth import Caller
 from sandbox_rpc.errors import (
     InternalError,
     NotFound,
@@ -80,22 +81,23 @@ class Lifecycle:
         self._new_id = new_id
         self._attach_seconds = attach_seconds
 
-    async def create(
-        self, spec: pb.SessionSpec, domain: str, key: str | None, *, wait: bool
-    ) -> SessionRow:
+    async def create(self, spec: pb.SessionSpec, caller: Caller, *, wait: bool) -> SessionRow:
         """Opens a session for a spec that has been checked, or finds it by its key.
 
         Answers with it `creating`, or with `wait` when that is over. Raises NotFound for
-        the template, StateConflict for a key used otherwise, and TooManyRequests or
-        ServiceUnavailable when it was waited for and no sandbox can be had.
+        the template, StateConflict for a key used otherwise, TooManyRequests or Forbidden for
+        the caller's quotas, and TooManyRequests or ServiceUnavailable when it was waited for
+        and no sandbox can be had.
         """
         known = is_template_id(spec.template_id)
         template = await self._store.template(spec.template_id) if known else None
         if template is None:
             raise NotFound("Template", spec.template_id)
+        key = caller.idempotency_key
         row = await self._store.insert(
-            self._new_row(spec, template, domain),
+            self._new_row(spec, template, caller),
             IdempotencyKey(key, _hash(spec)) if key is not None else None,
+            caller.principal.quotas,
         )
         if row.status != "creating":
             return row
@@ -139,14 +141,15 @@ class Lifecycle:
         if work:
             work.note_death(sandbox_id, how)
 
-    def _new_row(self, spec: pb.SessionSpec, template: TemplateRow, domain: str) -> SessionRow:
+    def _new_row(self, spec: pb.SessionSpec, template: TemplateRow, caller: Caller) -> SessionRow:
         now = self._clock.now()
         asked = spec.resources
         ephemeral = spec.mode == pb.SessionMode.ephemeral
         timeout = spec.timeout if spec.HasField("timeout") else DEFAULT_TIMEOUT
         return SessionRow(
             session_id=self._new_id(),
-            domain=domain,
+            domain=caller.domain,
+            principal=caller.principal.subject,
             template_id=template.template_id,
             mode="ephemeral" if ephemeral else "persistent",
             status="creating",

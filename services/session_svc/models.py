@@ -53,6 +53,8 @@ class SessionRow(Base):
 
     session_id: Mapped[str] = mapped_column(String(21), primary_key=True)
     domain: Mapped[str] = mapped_column(String(63))
+    # Who opened it (Principal.subject); null in rows that are older than quotas.
+    principal: Mapped[str | None] = mapped_column(String(260))
     template_id: Mapped[str] = mapped_column(String(63))
     mode: Mapped[str] = mapped_column(String(16))
     status: Mapped[str] = mapped_column(String(16))
@@ -90,6 +92,7 @@ class SessionRow(Base):
     __table_args__ = (
         Index("ix_sessions_domain_created_at", "domain", "created_at"),
         Index("ix_sessions_status_expires_at", "status", "expires_at"),
+        Index("ix_sessions_principal_status", "principal", "status"),
     )
 
     @property

@@ -59,7 +59,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         if key is not None:
             validation.check_idempotency_key(key)
         wait = request.wait if request.HasField("wait") else True
-        row = await self._lifecycle.create(request.session, caller().domain, key, wait=wait)
+        row = await self._lifecycle.create(request.session, caller(), wait=wait)
         telemetry.note(session__id=row.session_id, session__status=row.status)
         location = f"/api/v1/sessions/{row.session_id}"
         await context.send_initial_metadata((("x-http-code", "201"), ("location", location)))

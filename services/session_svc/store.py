@@ -9,13 +9,17 @@ from typing import Any, cast
 
 from sandbox.scheduler.v1 import scheduler_pb2 as scheduler
 from sandbox.session.v1 import session_pb2 as pb
-from sandbox_rpc.errors import StateConflict
+from sandbox_rpc.auth import NO_QUOTAS
+from sandbox_rpc.errors import StateConflict, TooManyRequests
+from sandbox_rpc.tokens import Quotas
 from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from session_svc.clock import Clock
 from session_svc.database import Database
 from session_svc.models import LIVE, IdempotencyKeyRow, SessionRow, Status, TemplateRow
+from session_svc.quota import check_quotas
 
 KEY_LIFETIME = timedelta(hours=24)
 
@@ -48,10 +52,13 @@ class Store:
         async with self._database.read() as session:
             return await session.get(TemplateRow, template_id)
 
-    async def insert(self, row: SessionRow, key: IdempotencyKey | None) -> SessionRow:
+    async def insert(
+        self, row: SessionRow, key: IdempotencyKey | None, quotas: Quotas = NO_QUOTAS
+    ) -> SessionRow:
         """Adds `row`, or finds the session that was made with the same key.
 
-        Raises StateConflict when that was made by another request.
+        Raises StateConflict when that was made by another request, TooManyRequests and
+        Forbidden for the quotas of the row's principal.
         """
         if key is not None:
             first = await self._keyed(row.domain, key)
@@ -59,12 +66,16 @@ class Store:
                 return first
         try:
             async with self._database.write() as session:
+                if quotas != NO_QUOTAS:
+                    live = await _live_of(session, row.principal)
+                    check_quotas(quotas, live, row, self._clock.now())
                 session.add(row)
                 await session.flush()
                 if key is not None:
                     session.add(self._key_row(row, key))
-        except IntegrityError:
-            # Another request with the key came in between; a taken session id is a fault.
+        except (IntegrityError, TooManyRequests):
+            # Another request with the key came in between, and perhaps took the last of the
+            # quota; otherwise the quota is used up, or a session id taken, which is a fault.
             first = await self._keyed(row.domain, key) if key else None
             if first is None:
                 raise
@@ -227,6 +238,11 @@ class Store:
             session_id=row.session_id,
             created_at=self._clock.now(),
         )
+
+
+async def _live_of(session: AsyncSession, principal: str | None) -> Sequence[SessionRow]:
+    of_theirs = SessionRow.principal == principal, SessionRow.status.in_(LIVE)
+    return (await session.scalars(select(SessionRow).where(*of_theirs))).all()
 
 
 def status_word(status: pb.SessionStatus.Value.ValueType) -> Status | None:
