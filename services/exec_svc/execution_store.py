@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import string
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
+from sandbox_rpc.auth import Caller, Principal
 from sandbox_rpc.errors import NotFound, StateConflict, TooManyRequests
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -17,6 +19,7 @@ from exec_svc.models import LIVE, WAITING, events, executions, idempotency_keys,
 from exec_svc.session_store import dispatched_rows, session_row
 from exec_svc.validation import NewExecution
 
+QUOTA_WINDOW = timedelta(minutes=1)
 QUEUE_LIMIT = 10  # executions of one session that wait, besides those that run
 
 _ALPHABET = string.ascii_lowercase + string.digits
@@ -43,7 +46,7 @@ class ExecutionStore:
         self,
         new: NewExecution,
         *,
-        domain: str,
+        caller: Caller,
         idempotency_key: str | None,
         traceparent: str,
         now: datetime,
@@ -52,8 +55,9 @@ class ExecutionStore:
         """Accepts an execution durably. `boot_id` reserves it for a connected executor.
 
         Raises NotFound, StateConflict (session closed, used up, key reused) and
-        TooManyRequests (queue full).
+        TooManyRequests (queue full, the caller's quota used up).
         """
+        domain, principal = caller.domain, caller.principal
         async with self._database.write() as connection:
             session = await session_row(connection, new.session_id)
             if session is None or session.domain != domain:
@@ -65,12 +69,14 @@ class ExecutionStore:
             if not session.open:
                 raise StateConflict(f"session '{new.session_id}' has ended")
             await _check_room(connection, session)
+            await _check_quota(connection, principal, now)
             execution_id = _new_id(now)
             await connection.execute(
                 sa.insert(executions).values(
                     execution_id=execution_id,
                     session_id=new.session_id,
                     domain=domain,
+                    principal=principal.subject,
                     status="pending",
                     attempt=1,
                     boot_id=boot_id,
@@ -262,6 +268,26 @@ async def _check_room(connection: AsyncConnection, session: Row) -> None:
         raise TooManyRequests(
             f"the queue of session '{session.session_id}' is full: at most {QUEUE_LIMIT} "
             f"executions wait"
+        )
+
+
+async def _check_quota(connection: AsyncConnection, principal: Principal, now: datetime) -> None:
+    """Raises TooManyRequests until the oldest of the executions that use it up is a minute old."""
+    limit = principal.quotas.executions_per_minute
+    if limit is None:
+        return
+    c = executions.c
+    oldest: datetime | None = await connection.scalar(
+        sa.select(c.created_at)
+        .where(c.principal == principal.subject, c.created_at > now - QUOTA_WINDOW)
+        .order_by(c.created_at.desc())
+        .offset(limit - 1)
+        .limit(1)
+    )
+    if oldest is not None:
+        raise TooManyRequests(
+            f"the token's quota is used up: at most {limit} executions per minute",
+            retry_after=max(1, math.ceil((oldest + QUOTA_WINDOW - now).total_seconds())),
         )
 
 

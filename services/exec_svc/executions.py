@@ -50,7 +50,7 @@ class Executions:
         try:
             accepted = await self._store.insert(
                 new,
-                domain=caller.domain,
+                caller=caller,
                 idempotency_key=validation.idempotency_key(caller.idempotency_key),
                 traceparent=traceparent,
                 now=self._clock(),

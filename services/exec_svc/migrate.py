@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from exec_svc.database import Database
 
 # The newest revision below migrations/versions; a test compares them.
-HEAD = "0001"
+HEAD = "0002"
 
 
 async def migrate(database: Database) -> None:

@@ -47,6 +47,8 @@ executions = sa.Table(
     sa.Column("execution_id", sa.String(32), primary_key=True),
     sa.Column("session_id", sa.String(32), sa.ForeignKey("sessions.session_id"), nullable=False),
     sa.Column("domain", sa.String(63), nullable=False),
+    # Who submitted it (Principal.subject); null in rows that are older than quotas.
+    sa.Column("principal", sa.String(260)),
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("boot_id", sa.String(32)),
@@ -78,6 +80,7 @@ executions = sa.Table(
     sa.Column("artifacts", sa.JSON),
     sa.Index("executions_by_session", "session_id", "created_at"),
     sa.Index("executions_by_status", "status", "session_id"),
+    sa.Index("executions_by_principal", "principal", "created_at"),
 )
 
 # What readers follow. `id` is the reader's cursor, from 1 within the execution.
