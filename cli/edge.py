@@ -44,6 +44,8 @@ class Edge:
     admin_socket: Path
     session_targets: Sequence[str]
     exec_targets: Sequence[str]
+    # exec_svc's server of large files, plain HTTP.
+    files_targets: Sequence[str]
     scheduler_targets: Sequence[str]
     # Where the access log goes, one JSON object a line.
     access_log: Path = Path("/dev/stdout")
@@ -67,6 +69,7 @@ def render(edge: Edge) -> str:
         "max_page_bytes": pages.MAX_PAGE_BYTES,
         "session_endpoints": [_endpoint(target) for target in edge.session_targets],
         "exec_endpoints": [_endpoint(target) for target in edge.exec_targets],
+        "files_endpoints": [_endpoint(target) for target in edge.files_targets],
         "scheduler_endpoints": [_endpoint(target) for target in edge.scheduler_targets],
         "tracing": _tracing(edge.otlp_endpoint) if edge.otlp_endpoint else None,
     }

@@ -63,6 +63,7 @@ def processes(
             "exec_svc",
             database_url=layout.database("exec_svc"),
             workspaces=str(layout.workspaces),
+            files_listen=f"unix:{layout.socket('files')}",
         ),
         Process(
             name=EDGE,
@@ -96,6 +97,7 @@ def bootstrap(settings: StackSettings, layout: Layout) -> str:
             admin_socket=layout.socket("admin"),
             session_targets=[f"unix:{layout.socket('session')}"],
             exec_targets=[f"unix:{layout.socket('exec')}"],
+            files_targets=[f"unix:{layout.socket('files')}"],
             scheduler_targets=[f"unix:{layout.socket('scheduler')}"],
             otlp_endpoint=settings.otlp_endpoint,
         )

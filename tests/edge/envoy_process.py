@@ -63,6 +63,7 @@ def settings(directory: Path, *, otlp_endpoint: str | None = None) -> Edge:
         admin_socket=directory / "admin.sock",
         session_targets=[f"unix:{directory / 'session.sock'}"],
         exec_targets=[f"unix:{directory / 'exec.sock'}"],
+        files_targets=[f"unix:{directory / 'files.sock'}"],
         scheduler_targets=[f"unix:{directory / 'scheduler.sock'}"],
         access_log=directory / "access.log",
         otlp_endpoint=otlp_endpoint,
