@@ -54,6 +54,24 @@ def test_delete_has_no_body(server: Scripted, client: Client) -> None:
     assert server.requests[0].method == "DELETE"
 
 
+def test_a_container_log_is_its_lines(server: Scripted, client: Client) -> None:
+    for _ in range(2):
+        server.answers.append((200, {"content-type": "text/plain"}, b"one\ntwo \xc3\xa9\n"))
+    assert list(client.container_logs("c/1")) == ["one", "two é"]
+    assert list(client.container_logs("c", tail=5, since="2026-01-01T00:00:00+01:00", follow=True))
+    assert [request.path for request in server.requests] == [
+        "/api/v1/containers/c%2F1/logs",
+        "/api/v1/containers/c/logs?tail=5&since=2026-01-01T00%3A00%3A00%2B01%3A00&follow=true",
+    ]
+
+
+def test_a_container_log_that_is_refused_is_an_error(server: Scripted, client: Client) -> None:
+    server.json(404, '{"error_code": "Sandbox.ContainerNotFound"}')
+    with pytest.raises(api.NotFound) as caught:
+        list(client.container_logs("c"))
+    assert caught.value.error_code == "Sandbox.ContainerNotFound"
+
+
 def test_an_id_cannot_leave_its_place_in_the_path(server: Scripted, client: Client) -> None:
     server.json(200, "{}")
     client.session("../x?y=z")
