@@ -95,6 +95,15 @@ def refused(reason: str) -> pb.Outcome:
     )
 
 
+def lost() -> pb.Outcome:
+    """The outcome of a run that we failed: it may have done anything."""
+    return pb.Outcome(
+        status=pb.Outcome.STATUS_FAILED,
+        exit_code=128 + signal.SIGKILL,
+        error=pb.RunError(message="the sandbox failed; what the code did is not known"),
+    )
+
+
 def _frame(end: End) -> tuple[bytes, bytes]:
     """The one frame of the result channel; nothing if it is cut, repeated or forged."""
     if len(end.frame) < _HEAD.size:
@@ -111,7 +120,9 @@ def _is_json(kind: bytes, payload: bytes) -> bool:
     if kind == b"N":
         return not payload
     try:
-        value = json.loads(payload, parse_int=str, parse_float=str, parse_constant=_no_constant)
+        # Decoded first: of bytes, json would take UTF-16, a byte order mark and surrogates too.
+        text = payload.decode()
+        value = json.loads(text, parse_int=str, parse_float=str, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         return False
     return kind == b"V" or (kind == b"E" and isinstance(value, dict))
@@ -123,8 +134,13 @@ def _no_constant(name: str) -> None:
 
 def _describe(error: pb.RunError, payload: bytes) -> None:
     said = json.loads(payload)
-    error.message = str(said.get("message", ""))[:8192]
-    error.traceback = str(said.get("traceback", ""))[: 1024 * 1024]
+    error.message = _text(said.get("message", ""))[:8192]
+    error.traceback = _text(said.get("traceback", ""))[: 1024 * 1024]
+
+
+def _text(value: object) -> str:
+    """JSON can say a lone surrogate, a message cannot: it is shown as its escape."""
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def _signal_name(number: int) -> str:

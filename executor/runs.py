@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 MAX_OUTPUT_BYTES = 10 * 1024 * 1024  # kept of each of stdout and stderr
 IDLE_SANDBOXES = 2
+# A run that ends sooner than this reports its start and its end together: one commit less.
+ANNOUNCE_SECONDS = 0.01
 
 Key = tuple[str, int]
 
@@ -33,10 +36,13 @@ class _Run:
 
     sandbox: Sandbox | None = None
     stopped: str | None = None
+    begun: bool = False  # the code may have done something
     kept: dict[str, int] = field(default_factory=lambda: {"stdout": 0, "stderr": 0})
     # The first bytes of a character whose last ones are still in the pipe.
     partial: dict[str, bytes] = field(default_factory=lambda: {"stdout": b"", "stderr": b""})
     truncated: set[str] = field(default_factory=set)
+
+    announce: Callable[[], None] = lambda: None
 
     def stop(self, why: str) -> None:
         if self.stopped is None:
@@ -112,27 +118,46 @@ class Runs:
         begun = time.monotonic()
         moment = artifacts.mark()
         with trace.span("executor.run"):
-            started = pb.Started(run=run.run)
-            started.started_at.GetCurrentTime()
-            self._spool.append(pb.ConnectRequest(started=started))
+            state.announce = self._starting(run.run)
+            late = asyncio.get_running_loop().call_later(ANNOUNCE_SECONDS, state.announce)
             try:
                 ended = await self._isolated(run, state, trace)
                 files = await asyncio.to_thread(artifacts.changed_since, self._workspace, moment)
                 ended.artifacts.extend(files)
-            except (IsolationError, OSError) as error:
-                log.error("run refused: %s", error)  # noqa: TRY400  # known, typed
-                ended = outcome.refused(str(error))
+            except Exception as error:  # whatever it was: a run that was accepted ends
+                if isinstance(error, IsolationError | OSError) and not state.begun:
+                    log.error("run refused: %s", error)  # noqa: TRY400  # known, typed
+                    ended = outcome.refused(str(error))
+                else:
+                    log.exception("run lost")
+                    ended = outcome.lost()
             ended.duration_ms = (time.monotonic() - begun) * 1000
             ended.stdout_truncated = "stdout" in state.truncated
             ended.stderr_truncated = "stderr" in state.truncated
         finished = pb.Finished(run=run.run, outcome=ended, spans=trace.spans)
         finished.finished_at.GetCurrentTime()
+        late.cancel()
+        state.announce()
         # In one step of the loop: at no moment is the run in neither place.
         self._spool.append(pb.ConnectRequest(finished=finished))
         del self._running[_key(run.run)]
         status = pb.Outcome.Status.Name(ended.status).removeprefix("STATUS_").lower()
         name, attempt = _key(run.run)
         log.info("%s attempt %d: %s in %.1f ms", name, attempt, status, ended.duration_ms)
+
+    def _starting(self, ref: pb.RunRef) -> Callable[[], None]:
+        """Says that a run has started, when it is called for the first time."""
+        started = pb.Started(run=ref)
+        started.started_at.GetCurrentTime()
+        said = False
+
+        def announce() -> None:
+            nonlocal said
+            if not said:
+                said = True
+                self._spool.append(pb.ConnectRequest(started=started))
+
+        return announce
 
     async def _isolated(self, run: pb.Run, state: _Run, trace: Trace) -> pb.Outcome:
         job = Job(
@@ -162,6 +187,7 @@ class Runs:
                 await self._output(run.run, state, stream, data[:whole])
 
             try:
+                state.begun = True
                 with trace.span("sandbox.run"):
                     end = await sandbox.run(job, output)
                 for stream, rest in state.partial.items():
@@ -191,6 +217,7 @@ class Runs:
         if len(data) > room:
             state.truncated.add(stream)
             data = data[:room]
+        state.announce()
         if not data:
             return  # still read, so that the program does not block
         state.kept[stream] += len(data)

@@ -108,3 +108,36 @@ def test_the_reason_is_the_true_one() -> None:
 def test_a_return_value_over_the_limit_is_named() -> None:
     ended = decide(b"V" + b"x" * 20, too_large=True)
     assert ended.error.message == "the return value is larger than 16 MiB"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        '{"a": 1}'.encode("utf-16"),
+        '{"a": 1}'.encode("utf-32-le"),
+        b'\xef\xbb\xbf{"a": 1}',
+        b'"\xed\xa0\x80"',
+        b'"\xff"',
+        b"NaN",
+        b"[1",
+        b"1 2",
+        b"[" * 100_000 + b"]" * 100_000,
+    ],
+)
+def test_a_forged_value_that_is_not_json_in_utf_8_is_no_result(payload: bytes) -> None:
+    ended = decide(frame(b"V", payload))
+    assert ended.status == pb.Outcome.STATUS_FAILED
+    assert not ended.HasField("return_value_json")
+    assert ended.error.message == "the process ended without a result"
+
+
+def test_what_an_error_says_is_text_whatever_it_holds() -> None:
+    said = b'{"message": "bad \\ud800", "traceback": {"not": "a string"}}'
+    ended = decide(frame(b"E", said), code=1)
+    assert ended.error.message == "bad \\ud800"
+    assert ended.error.traceback == "{'not': 'a string'}"
+
+
+def test_a_run_that_we_failed_is_a_failure_that_does_not_claim_to_know() -> None:
+    assert outcome.lost().status == pb.Outcome.STATUS_FAILED
+    assert "not known" in outcome.lost().error.message
