@@ -19,10 +19,10 @@ DEFAULT_TIMEOUT_SECONDS = 30
 MAX_TIMEOUT_SECONDS = 3600
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
-MAX_KEY_CHARACTERS = 255
 
 LANGUAGES = ("python", "javascript", "shell")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +144,6 @@ def page(request: pb.ListExecutionsRequest) -> tuple[int, int]:
 
 
 def idempotency_key(key: str | None) -> str | None:
-    if key is not None and not (1 <= len(key) <= MAX_KEY_CHARACTERS and key.isprintable()):
-        raise InvalidParameter(
-            f"Header 'Idempotency-Key' must have 1 to {MAX_KEY_CHARACTERS} printable characters"
-        )
+    if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise InvalidParameter("Header 'Idempotency-Key' must be 1 to 255 visible ASCII characters")
     return key
