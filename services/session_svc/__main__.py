@@ -41,7 +41,7 @@ async def main() -> None:
     peers = {"scheduler_svc": scheduler.channel, "exec_svc": attachments.channel}
 
     lifecycle = Lifecycle(store, scheduler, attachments, clock, runtime=runtime)
-    queries = Queries(store, attachments)
+    queries = Queries(store, attachments, clock)
     served = services(lifecycle, queries, Health(store, peers), runtime)
     server = await serve(settings.listen, served, authenticator, audit)
 

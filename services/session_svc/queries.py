@@ -12,6 +12,7 @@ from sandbox_rpc.auth import Caller
 from sandbox_rpc.errors import NotFound, SandboxError
 
 from session_svc.clients import Attachments
+from session_svc.clock import Clock
 from session_svc.models import LIVE, SessionRow
 from session_svc.store import Store, status_word, to_message
 from session_svc.validation import DEFAULT_PAGE, is_session_id
@@ -20,9 +21,10 @@ log = logging.getLogger(__name__)
 
 
 class Queries:
-    def __init__(self, store: Store, attachments: Attachments) -> None:
+    def __init__(self, store: Store, attachments: Attachments, clock: Clock) -> None:
         self._store = store
         self._attachments = attachments
+        self._clock = clock
 
     async def find(self, session_id: str, caller: Caller) -> SessionRow:
         """The row. Raises NotFound where the caller may not see it."""
@@ -56,23 +58,25 @@ class Queries:
         for row in rows:
             session = to_message(row)
             if attachment := attachments.get(row.session_id):
-                latest = last_activity(row, attachment)
+                latest = last_activity(row, attachment, self._clock.now())
                 session.last_activity_at.FromDatetime(latest)
                 session.expires_at.FromDatetime(latest + timedelta(seconds=row.timeout))
             sessions.append(session)
         return sessions
 
     async def _glance(self, rows: Sequence[SessionRow]) -> dict[str, Attachment]:
-        live = [row.session_id for row in rows if row.status in LIVE]
-        if not live:
+        """Of all of them: the activity of a session that has ended is not in its row either."""
+        if not rows:
             return {}
         try:
-            return await self._attachments.list(live, glance=True)
+            return await self._attachments.list((row.session_id for row in rows), glance=True)
         except SandboxError as error:
             log.warning("showing the last known activity: %s", error.detail)
             return {}
 
 
-def last_activity(row: SessionRow, attachment: Attachment) -> datetime:
-    """The latest that either service knows of."""
+def last_activity(row: SessionRow, attachment: Attachment, now: datetime) -> datetime:
+    """The latest that either service knows of; an execution that has not ended is activity."""
+    if row.status in LIVE and attachment.open_executions:
+        return now
     return max(row.last_activity_at, attachment.last_activity_at.ToDatetime(tzinfo=UTC))

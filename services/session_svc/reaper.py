@@ -43,9 +43,7 @@ class Reaper:
         for row in rows:
             last_activity_at = row.last_activity_at
             if attachment := attachments.get(row.session_id):
-                last_activity_at = (
-                    now if attachment.open_executions else last_activity(row, attachment)
-                )
+                last_activity_at = last_activity(row, attachment, now)
             if last_activity_at + timedelta(seconds=row.timeout) > now:
                 await self._store.touch(row, last_activity_at)
             else:

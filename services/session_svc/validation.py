@@ -17,8 +17,8 @@ _SESSION_ID = re.compile(r"sess_[a-z0-9]{16}")
 _TEMPLATE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
-_CPU = re.compile(r"\d{1,2}(\.\d{1,3})?")
-_QUANTITY = re.compile(r"(\d{1,6})(Mi|Gi)")
+_CPU = re.compile(r"[0-9]{1,2}(\.[0-9]{1,3})?")
+_QUANTITY = re.compile(r"([0-9]{1,6})(Mi|Gi)")
 _UNITS = {"Mi": 1 << 20, "Gi": 1 << 30}
 
 _TIMEOUT = (60, 3600)

@@ -10,6 +10,7 @@ import pytest
 from sandbox.session.v1 import health_pb2
 from sandbox.session.v1 import session_pb2 as pb
 from sandbox_rpc.errors import InvalidParameter, NotFound, ServiceUnavailable
+from session_svc.reconciler import attempt
 
 from tests.rpc.conftest import MakeWorld
 from tests.rpc.doubles import (
@@ -118,9 +119,14 @@ async def test_a_delete_that_could_not_finish_is_finished_later(world: World) ->
 
     target = world.exec_target
     await world.exec_svc.serve(world.executors.service(), listen=target)
-    await world.reconciler.reconcile()
+
+    async def released() -> bool:
+        # The channel may still be in its back-off; the reconciler's own loop tries again too.
+        await attempt("reconciling", world.reconciler.reconcile())
+        return await world.store.unreleased() == []
+
+    await eventually(released)
     assert world.executors.sessions[session.session_id].detached
-    assert await world.store.unreleased() == []
 
 
 async def test_activity_is_what_exec_svc_knows(world: World) -> None:
@@ -135,6 +141,35 @@ async def test_activity_is_what_exec_svc_knows(world: World) -> None:
     await world.exec_svc.stop_serving()
     stored = await world.get(session.session_id)
     assert stored.last_activity_at == session.last_activity_at
+
+
+async def test_an_execution_that_runs_is_activity_now(world: World) -> None:
+    session = await world.create(timeout=60)
+    world.executors.sessions[session.session_id].open_executions = 1
+    world.clock.advance(100)
+
+    now = world.clock.now()
+    for seen in (await world.get(session.session_id), only((await world.list()).sessions)):
+        assert seen.last_activity_at.ToDatetime(tzinfo=UTC) == now
+        assert seen.expires_at.ToDatetime(tzinfo=UTC) == now + timedelta(seconds=60)
+    await world.reaper.reap()
+    assert word(await world.get(session.session_id)) == "running"
+
+
+async def test_the_activity_of_a_session_that_has_ended_stays_as_it_was(world: World) -> None:
+    session = await world.create()
+    world.clock.advance(10)
+    latest = world.clock.now()
+    world.executors.sessions[session.session_id].last_activity_at = latest
+    world.clock.advance(10)
+    await world.delete(session.session_id)
+    world.clock.advance(10)
+
+    for seen in (await world.get(session.session_id), only((await world.list()).sessions)):
+        assert word(seen) == "terminated"
+        assert seen.last_activity_at.ToDatetime(tzinfo=UTC) == latest
+        assert seen.expires_at.ToDatetime(tzinfo=UTC) == latest + timedelta(seconds=300)
+        assert seen.updated_at.ToDatetime(tzinfo=UTC) == latest + timedelta(seconds=10)
 
 
 async def test_an_idle_session_times_out(world: World) -> None:

@@ -148,7 +148,7 @@ class World:
         self.reconciler = Reconciler(self.store, scheduler, attachments, self.lifecycle, self.clock)
         self.reaper = Reaper(self.store, attachments, self.lifecycle, self.clock)
         peers = {"scheduler_svc": scheduler.channel, "exec_svc": attachments.channel}
-        queries = Queries(self.store, attachments)
+        queries = Queries(self.store, attachments, self.clock)
         served = services(self.lifecycle, queries, Health(self.store, peers), runtime)
         channel = self._session_svc.dial_plainly(await self._session_svc.serve(*served))
         self.stub = session_pb2_grpc.SessionServiceStub(channel)
