@@ -173,7 +173,7 @@ class Authenticator:
 
 def admit(principal: Principal, metadata: Mapping[str, str], request_id: str) -> Caller:
     """The call of this principal. Raises InvalidParameter and Forbidden for its domain."""
-    domain = metadata.get("x-business-domain", DEFAULT_DOMAIN)
+    domain = domain_of(metadata)
     if not _DOMAIN.fullmatch(domain):
         raise InvalidParameter(
             "Header 'x-business-domain' must be 1 to 63 letters, digits, '.', '_' or '-'"
@@ -189,6 +189,11 @@ def admit(principal: Principal, metadata: Mapping[str, str], request_id: str) ->
         request_id=request_id,
         idempotency_key=metadata.get("idempotency-key"),
     )
+
+
+def domain_of(metadata: Mapping[str, str]) -> str:
+    """The domain that a call asks for, which is not checked here."""
+    return metadata.get("x-business-domain", DEFAULT_DOMAIN)
 
 
 def request_id_of(metadata: Mapping[str, str]) -> str:

@@ -144,7 +144,6 @@ class _Call:
         self._audit = audit
         self._request_id = auth.request_id_of(metadata)
         self._principal: Principal | None = None
-        self._domain: str | None = None
         self._ids: dict[str, str | int] = {}
 
     async def enter(self, request: Any) -> None:
@@ -157,11 +156,10 @@ class _Call:
         principal = self._principal = await self._authenticator.authenticate(self._metadata)
         if principal.kind not in allowed:
             raise errors.Forbidden(f"a {principal.kind} token may not make this call")
-        caller = auth.admit(principal, self._metadata, self._request_id)
-        self._domain = caller.domain
-        auth.enter(caller)
-        if principal.kind == "user" and principal.role != "admin":
-            self._require_no_admin()
+        auth.enter(auth.admit(principal, self._metadata, self._request_id))
+        is_admin = principal.kind != "user" or principal.role == "admin"
+        if self._method in self._service.admin_only and not is_admin:
+            raise errors.Forbidden("this call needs a token with the role 'admin'")
 
     def leave(self, error: BaseException | None = None, answer: Any = None) -> None:
         """Writes the call down, where it is one for the audit log."""
@@ -173,7 +171,7 @@ class _Call:
                 "request_id": self._request_id,
                 "principal": principal.subject if principal else None,
                 "role": principal.role if principal else None,
-                "domain": self._domain,
+                "domain": auth.domain_of(self._metadata)[:_MAX_ID_CHARACTERS],
                 "method": f"{self._service.name}/{self._method}",
                 "ids": {
                     name.replace("__", "_"): str(value)[:_MAX_ID_CHARACTERS]
@@ -181,14 +179,10 @@ class _Call:
                     if name.endswith(("id", "path", "name"))
                 },
                 "outcome": _outcome(error),
-                "error_code": getattr(error, "error_code", None),
+                "error_code": _code(error),
             },
             anonymous=principal is None,
         )
-
-    def _require_no_admin(self) -> None:
-        if self._method in self._service.admin_only:
-            raise errors.Forbidden("this call needs a token with the role 'admin'")
 
     def _is_audited(self, error: BaseException | None) -> bool:
         if self._service.allowed is None:
@@ -202,6 +196,12 @@ def _ids_of(message: Any) -> dict[str, str | int]:
     """The ids in a message; of a stream, nothing."""
     found = {name: getattr(message, name, None) for name in _IDS}
     return {name: value for name, value in found.items() if isinstance(value, str) and value}
+
+
+def _code(error: BaseException | None) -> str | None:
+    if isinstance(error, errors.SandboxError):
+        return error.error_code
+    return errors.InternalError.error_code if isinstance(error, Exception) else None
 
 
 def _outcome(error: BaseException | None) -> str:
