@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
 from sandbox.scheduler.v1 import scheduler_pb2, scheduler_pb2_grpc
 from sandbox.session.v1 import session_pb2, session_pb2_grpc
 
@@ -77,6 +78,31 @@ async def test_both_start_serve_and_drain(keys: Keys, platform: Platform, place:
     # session_svc holds a watch on scheduler_svc, which must not hold up its end.
     assert '"listening on' in await stop(scheduler)
     assert '"listening on' in await stop(session)
+
+
+@pytest.mark.parametrize("module", ["session_svc", "scheduler_svc", "exec_svc"])
+@pytest.mark.parametrize("content", [None, '{"tokens": []}'], ids=["no file", "no token"])
+async def test_without_tokens_nothing_starts(
+    keys: Keys, place: Path, module: str, content: str | None
+) -> None:
+    keys.tokens_file.unlink()
+    if content is not None:
+        keys.tokens_file.write_text(content)
+    process = await start(
+        module,
+        keys,
+        place,
+        database_url=sqlite_url(place),
+        scheduler_target="unix:/nowhere",
+        exec_target="unix:/nowhere",
+        sandboxes=str(place / "sandboxes"),
+        workspaces=str(place / "workspaces"),
+        link_target="unix:/nowhere",
+    )
+    _, log = await process.communicate()
+    assert process.returncode == 1
+    assert (b"holds no valid token" if content else b"FileNotFoundError") in log
+    assert not (place / module).exists()  # its socket
 
 
 async def test_without_a_secret_it_does_not_start(keys: Keys, place: Path) -> None:
