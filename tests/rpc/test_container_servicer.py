@@ -15,7 +15,7 @@ import pytest_asyncio
 from sandbox.scheduler.v1 import container_pb2 as pb
 from sandbox.scheduler.v1 import container_pb2_grpc
 from sandbox.session.v1.session_pb2 import RuntimeType
-from sandbox_rpc.errors import InvalidParameter, NotFound, from_rpc_error
+from sandbox_rpc.errors import Forbidden, InvalidParameter, NotFound, from_rpc_error
 from scheduler_svc.container_servicer import container_service
 from scheduler_svc.runtimes.base import Resources, SandboxSpec, sandbox_id
 
@@ -291,13 +291,30 @@ async def test_another_domain_sees_what_nobody_sees(served: Served) -> None:
 
 async def test_a_warm_container_is_for_admins(served: Served) -> None:
     keys = served.platform.keys
-    await served.start("a", "default")
-    served.change("a", session_id="", domain="")
+    container_id = await served.start("a", "default")
+    request = pb.GetContainerRequest(container_id=container_id)
     user = keys.as_user(token=keys.issue(role="user", domains=None))
     admin = keys.as_user(token=keys.issue(role="admin", domains=None))
+    assert (await served.call("GetContainer", request, user)).session_id
 
-    assert list((await served.page(user)).containers) == []
+    served.change("a", session_id="", domain="")
+    with pytest.raises(NotFound):
+        await served.call("GetContainer", request, user)
+    assert not (await served.call("GetContainer", request, admin)).HasField("session_id")
     assert not only((await served.page(admin)).containers).HasField("session_id")
+
+
+async def test_the_list_and_the_logs_are_for_admins(served: Served) -> None:
+    keys = served.platform.keys
+    container_id = await served.start("a", "default")
+    user = keys.as_user(token=keys.issue(role="user"))
+
+    with pytest.raises(Forbidden, match="'admin'"):
+        await served.page(user)
+    with pytest.raises(Forbidden, match="'admin'"):
+        await served.log(user, container_id=container_id)
+    for name, request in REQUESTS.items():
+        assert await served.call(name, request(container_id=container_id), user)
 
 
 async def test_only_users_may_call(served: Served) -> None:

@@ -97,8 +97,8 @@ async def test_an_executor_inherits_nothing(
 
     given = environment(int(proc.name))
     shell = {"PWD", "OLDPWD", "SHLVL", "_"}
-    uid = {"SANDBOX_UID"} if os.geteuid() == 0 else set()
-    assert given.keys() - shell - uid == {
+    of_root = {"SANDBOX_UID", "SANDBOX_CGROUPS"} if os.geteuid() == 0 else set()
+    assert given.keys() - shell - of_root == {
         "PATH",
         "LANG",
         "PYTHONDONTWRITEBYTECODE",

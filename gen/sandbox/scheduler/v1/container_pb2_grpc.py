@@ -32,8 +32,8 @@ class ContainerServiceStub:
     gRPC). Read only: a container lives and goes with its session.
 
     Every call is scoped to the caller's business domain: a container of another domain's
-    session is NOT_FOUND, exactly like an id that never existed, and so is one that no
-    session has claimed yet. All calls may be repeated.
+    session is NOT_FOUND, exactly like an id that never existed. One that no session has
+    claimed yet is for admins alone. All calls may be repeated.
     """
 
     def __init__(self, channel):
@@ -70,14 +70,14 @@ class ContainerServiceServicer:
     gRPC). Read only: a container lives and goes with its session.
 
     Every call is scoped to the caller's business domain: a container of another domain's
-    session is NOT_FOUND, exactly like an id that never existed, and so is one that no
-    session has claimed yet. All calls may be repeated.
+    session is NOT_FOUND, exactly like an id that never existed. One that no session has
+    claimed yet is for admins alone. All calls may be repeated.
     """
 
     def ListContainers(self, request, context):
         """The domain's containers, newest first. Usage is measured for those of the page.
 
-        INVALID_ARGUMENT: a parameter out of range.
+        INVALID_ARGUMENT: a parameter out of range. PERMISSION_DENIED: for admins alone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,8 +105,9 @@ class ContainerServiceServicer:
         With `follow` lines come as they are written, and the stream ends when the container
         ends. Otherwise it ends with the last line there is.
 
-        INVALID_ARGUMENT: a parameter out of range. NOT_FOUND where the caller may not see
-        the container, or once it is gone: its log goes with it.
+        INVALID_ARGUMENT: a parameter out of range. PERMISSION_DENIED: for admins alone.
+        NOT_FOUND where the caller may not see the container, or once it is gone: its log
+        goes with it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,8 +150,8 @@ class ContainerService:
     gRPC). Read only: a container lives and goes with its session.
 
     Every call is scoped to the caller's business domain: a container of another domain's
-    session is NOT_FOUND, exactly like an id that never existed, and so is one that no
-    session has claimed yet. All calls may be repeated.
+    session is NOT_FOUND, exactly like an id that never existed. One that no session has
+    claimed yet is for admins alone. All calls may be repeated.
     """
 
     @staticmethod

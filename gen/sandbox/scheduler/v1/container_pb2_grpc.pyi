@@ -33,8 +33,8 @@ class ContainerServiceStub:
     gRPC). Read only: a container lives and goes with its session.
 
     Every call is scoped to the caller's business domain: a container of another domain's
-    session is NOT_FOUND, exactly like an id that never existed, and so is one that no
-    session has claimed yet. All calls may be repeated.
+    session is NOT_FOUND, exactly like an id that never existed. One that no session has
+    claimed yet is for admins alone. All calls may be repeated.
     """
 
     @_typing.overload
@@ -44,7 +44,7 @@ class ContainerServiceStub:
     ListContainers: _grpc.UnaryUnaryMultiCallable[_container_pb2.ListContainersRequest, _container_pb2.ListContainersResponse]
     """The domain's containers, newest first. Usage is measured for those of the page.
 
-    INVALID_ARGUMENT: a parameter out of range.
+    INVALID_ARGUMENT: a parameter out of range. PERMISSION_DENIED: for admins alone.
     """
     GetContainer: _grpc.UnaryUnaryMultiCallable[_container_pb2.GetContainerRequest, _container_pb2.Container]
     """One container. NOT_FOUND where the caller may not see it."""
@@ -58,8 +58,9 @@ class ContainerServiceStub:
     With `follow` lines come as they are written, and the stream ends when the container
     ends. Otherwise it ends with the last line there is.
 
-    INVALID_ARGUMENT: a parameter out of range. NOT_FOUND where the caller may not see
-    the container, or once it is gone: its log goes with it.
+    INVALID_ARGUMENT: a parameter out of range. PERMISSION_DENIED: for admins alone.
+    NOT_FOUND where the caller may not see the container, or once it is gone: its log
+    goes with it.
     """
 
 @_typing.type_check_only
@@ -69,15 +70,15 @@ class ContainerServiceAsyncStub(ContainerServiceStub):
     gRPC). Read only: a container lives and goes with its session.
 
     Every call is scoped to the caller's business domain: a container of another domain's
-    session is NOT_FOUND, exactly like an id that never existed, and so is one that no
-    session has claimed yet. All calls may be repeated.
+    session is NOT_FOUND, exactly like an id that never existed. One that no session has
+    claimed yet is for admins alone. All calls may be repeated.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListContainers: _aio.UnaryUnaryMultiCallable[_container_pb2.ListContainersRequest, _container_pb2.ListContainersResponse]  # type: ignore[assignment]
     """The domain's containers, newest first. Usage is measured for those of the page.
 
-    INVALID_ARGUMENT: a parameter out of range.
+    INVALID_ARGUMENT: a parameter out of range. PERMISSION_DENIED: for admins alone.
     """
     GetContainer: _aio.UnaryUnaryMultiCallable[_container_pb2.GetContainerRequest, _container_pb2.Container]  # type: ignore[assignment]
     """One container. NOT_FOUND where the caller may not see it."""
@@ -91,8 +92,9 @@ class ContainerServiceAsyncStub(ContainerServiceStub):
     With `follow` lines come as they are written, and the stream ends when the container
     ends. Otherwise it ends with the last line there is.
 
-    INVALID_ARGUMENT: a parameter out of range. NOT_FOUND where the caller may not see
-    the container, or once it is gone: its log goes with it.
+    INVALID_ARGUMENT: a parameter out of range. PERMISSION_DENIED: for admins alone.
+    NOT_FOUND where the caller may not see the container, or once it is gone: its log
+    goes with it.
     """
 
 class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -101,8 +103,8 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
     gRPC). Read only: a container lives and goes with its session.
 
     Every call is scoped to the caller's business domain: a container of another domain's
-    session is NOT_FOUND, exactly like an id that never existed, and so is one that no
-    session has claimed yet. All calls may be repeated.
+    session is NOT_FOUND, exactly like an id that never existed. One that no session has
+    claimed yet is for admins alone. All calls may be repeated.
     """
 
     @_abc_1.abstractmethod
@@ -113,7 +115,7 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_container_pb2.ListContainersResponse, _abc.Awaitable[_container_pb2.ListContainersResponse]]:
         """The domain's containers, newest first. Usage is measured for those of the page.
 
-        INVALID_ARGUMENT: a parameter out of range.
+        INVALID_ARGUMENT: a parameter out of range. PERMISSION_DENIED: for admins alone.
         """
 
     @_abc_1.abstractmethod
@@ -145,8 +147,9 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         With `follow` lines come as they are written, and the stream ends when the container
         ends. Otherwise it ends with the last line there is.
 
-        INVALID_ARGUMENT: a parameter out of range. NOT_FOUND where the caller may not see
-        the container, or once it is gone: its log goes with it.
+        INVALID_ARGUMENT: a parameter out of range. PERMISSION_DENIED: for admins alone.
+        NOT_FOUND where the caller may not see the container, or once it is gone: its log
+        goes with it.
         """
 
 def add_ContainerServiceServicer_to_server(servicer: ContainerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
