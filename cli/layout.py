@@ -83,8 +83,8 @@ class Layout:
     def socket(self, name: str) -> Path:
         return self.run.resolve() / f"{name}.sock"
 
-    def database(self, service: str) -> str:
-        return f"sqlite+aiosqlite:///{self.data / service}.db"
+    def database(self, service: str, driver: str = "sqlite") -> str:
+        return f"{driver}:///{self.data / service}.db"
 
     def claim(self) -> None:
         """Makes the directory and its place for logs: what is needed before the lock.

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 5.0
 FIRST_BACKOFF_SECONDS = 0.1
 LAST_BACKOFF_SECONDS = 5.0
+BATCH_BYTES = 1024 * 1024
 STOP_SECONDS = 5.0  # for the spool to be acknowledged after Stop
 _MAX_MESSAGE_BYTES = 48 * 1024 * 1024
 _OPTIONS = (
@@ -62,6 +64,8 @@ class Link:
                 backoff = FIRST_BACKOFF_SECONDS
             except grpc.aio.AioRpcError as error:
                 log.warning("link lost: %s %s", error.code().name, error.details())
+            except asyncio.InvalidStateError as error:  # a write after the call had ended
+                log.warning("link lost: %s", error)
             # Jitter: a restarted exec_svc is not met by all its executors at once.
             pause = backoff * random.uniform(0.5, 1.0)  # noqa: S311
             try:
@@ -107,9 +111,11 @@ class Link:
             self._spool.grown.clear()
             while not self._unnumbered.empty():
                 await call.write(self._unnumbered.get_nowait())
-            for message in self._spool.after(sent):
-                await call.write(message)
-                sent = message.seq
+            pending = self._spool.after(sent)
+            for batch in _batches(pending):
+                await call.write(batch)
+            if pending:
+                sent = pending[-1].seq
             if loop.time() >= heartbeat_at:
                 await call.write(
                     pb.ConnectRequest(heartbeat=pb.Heartbeat(known=self._runs.known()))
@@ -163,3 +169,23 @@ class Link:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _batches(messages: list[pb.ConnectRequest]) -> Iterator[pb.ConnectRequest]:
+    """As few messages as their size allows: each costs both ends about as much as its commit."""
+    batch: list[pb.ConnectRequest] = []
+    size = 0
+    for message in messages:
+        batch.append(message)
+        size += message.ByteSize()
+        if size >= BATCH_BYTES:
+            yield _batch(batch)
+            batch, size = [], 0
+    if batch:
+        yield _batch(batch)
+
+
+def _batch(messages: list[pb.ConnectRequest]) -> pb.ConnectRequest:
+    if len(messages) == 1:
+        return messages[0]
+    return pb.ConnectRequest(batch=pb.Batch(messages=messages))

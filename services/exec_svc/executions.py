@@ -13,7 +13,7 @@ from sandbox_rpc.errors import StateConflict
 
 from exec_svc import validation
 from exec_svc.database import Row
-from exec_svc.execution_store import Accepted, ExecutionStore
+from exec_svc.execution_store import Accepted, ExecutionStore, Found, new_id
 from exec_svc.hub import Hub
 from exec_svc.journal import Clock, Journal, utc_now
 from exec_svc.links import Links
@@ -42,9 +42,11 @@ class Executions:
         self._hub = hub
         self._clock = clock
 
-    async def accept(self, new: NewExecution, caller: Caller) -> Accepted:
+    async def accept(
+        self, new: NewExecution, caller: Caller, execution_id: str | None = None
+    ) -> Accepted:
         """Stores an execution durably and sends it on its way."""
-        traceparent = telemetry.traceparent()
+        now, traceparent = self._clock(), telemetry.traceparent()
         link = self._links.reserve(new.session_id)
         run = None
         try:
@@ -53,8 +55,9 @@ class Executions:
                 caller=caller,
                 idempotency_key=validation.idempotency_key(caller.idempotency_key),
                 traceparent=traceparent,
-                now=self._clock(),
+                now=now,
                 boot_id=link.boot_id if link else None,
+                execution_id=execution_id or new_id(now),
             )
             if not accepted.repeated:
                 run = _run(new, accepted.execution_id, traceparent)
@@ -80,33 +83,46 @@ class Executions:
         status = pb.ExecutionStatus.Value.Name(request.status) if request.status else None
         return await self._store.page(request.session_id, status, limit, offset)
 
-    async def wait(self, execution_id: str, caller: Caller, seconds: float | None) -> Row:
+    async def accept_and_wait(
+        self, new: NewExecution, caller: Caller, seconds: float
+    ) -> tuple[Accepted, Found]:
+        """Accepts, then answers the execution when it has ended or after `seconds`."""
+        seconds = validation.wait_seconds(seconds)
+        execution_id = new_id(self._clock())
+        # Subscribed before anything can happen to it, there is no need to look first.
+        with self._hub.subscribe(execution_id, only_end=True) as ended:
+            accepted = await self.accept(new, caller, execution_id)
+            if not accepted.repeated:
+                await _within(seconds, ended)
+                return accepted, await self._store.look(execution_id)
+        return accepted, await self.wait(accepted.execution_id, caller, seconds)
+
+    async def wait(self, execution_id: str, caller: Caller, seconds: float | None) -> Found:
         """The execution when it has ended, or as it stands after `seconds`."""
-        with self._hub.subscribe(execution_id) as changed:
-            row = await self.get(execution_id, caller)
-            if seconds is None:
-                return row
-            try:
-                async with asyncio.timeout(validation.wait_seconds(seconds)):
-                    while row.status not in FINAL:
-                        await changed.wait()
-                        changed.clear()
-                        row = await self._store.get(execution_id)
-            except TimeoutError:
-                return row
-            return row
+        if seconds is not None:
+            seconds = validation.wait_seconds(seconds)
+        with self._hub.subscribe(execution_id, only_end=True) as ended:
+            found = await self.look(execution_id, caller)
+            if found.has_ended or seconds is None:
+                return found
+            await _within(seconds, ended)
+            return await self._store.look(execution_id)
+
+    async def look(self, execution_id: str, caller: Caller) -> Found:
+        """The execution as it stands."""
+        found = await self._store.look(execution_id)
+        caller.require(found.row.domain, "Execution", execution_id)
+        return found
 
     async def result(
         self, execution_id: str, caller: Caller, seconds: float | None
     ) -> pb.ExecutionResult:
         """Raises StateConflict while there is none."""
-        row = await self.wait(execution_id, caller, seconds)
-        if row.status not in FINAL:
-            raise StateConflict(f"execution '{execution_id}' is {row.status}: no result yet")
-        return await self.result_of(row)
-
-    async def result_of(self, row: Row) -> pb.ExecutionResult:
-        return to_result(row, await self._store.output(row.execution_id, row.attempt))
+        found = await self.wait(execution_id, caller, seconds)
+        if not found.has_ended:
+            status = found.row.status
+            raise StateConflict(f"execution '{execution_id}' is {status}: no result yet")
+        return to_result(found.row, found.output)
 
     async def cancel(self, execution_id: str, caller: Caller) -> Row:
         """Ends an execution; its processes are gone when this returns."""
@@ -149,15 +165,23 @@ class Executions:
     async def _event(self, event: Row) -> pb.ExecutionEvent:
         if event.kind in ("stdout", "stderr"):
             return pb.ExecutionEvent(id=event.id, **{event.kind: event.data})
-        row = await self._store.get(event.execution_id)
+        found = await self._store.look(event.execution_id)
         if event.kind == "result":
-            return pb.ExecutionEvent(id=event.id, result=await self.result_of(row))
-        state = to_state(row)
+            return pb.ExecutionEvent(id=event.id, result=to_result(found.row, found.output))
+        state = to_state(found.row)
         # What it was then, not what it is now.
         state.status = pb.ExecutionStatus.Value.Value(event.data.decode())
         if event.data.decode() not in FINAL:
             state.ClearField("completed_at")
         return pb.ExecutionEvent(id=event.id, status=state)
+
+
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    """Returns when the event is set, or after `seconds`."""
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return
 
 
 def _run(new: NewExecution, execution_id: str, traceparent: str) -> link_pb2.Run:

@@ -20,9 +20,8 @@ from typing import Any
 
 import sqlalchemy as sa
 from sandbox.executor.v1 import link_pb2
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from exec_svc.database import Database, Row, unbroken
+from exec_svc.database import Database, Row, writing
 from exec_svc.models import FINAL, LIVE, events, executions, sessions
 
 MAX_RETRIES = 3
@@ -55,6 +54,14 @@ class _Change:
     def status(self) -> str:
         return str(self.values.get("status", self.row.status))
 
+    def all_values(self) -> dict[str, Any]:
+        """The parameters of `_EXECUTION`: what has changed, and the rest as it is."""
+        values = {
+            f"new_{column.name}": self.values.get(column.name, getattr(self.row, column.name))
+            for column in _MUTABLE
+        }
+        return {"key": self.row.execution_id, **values}
+
     def log(self, kind: str, data: bytes, at: datetime) -> None:
         number = self.values.get("last_event", self.row.last_event) + 1
         self.values["last_event"] = number
@@ -84,82 +91,75 @@ class Journal:
         self._database = database
         self._clock = clock
 
-    @unbroken
-    async def apply(self, sandbox_id: str, messages: Sequence[link_pb2.ConnectRequest]) -> set[str]:
+    @writing
+    def apply(
+        self,
+        connection: sa.Connection,
+        sandbox_id: str,
+        messages: Sequence[link_pb2.ConnectRequest],
+    ) -> dict[str, bool]:
         """Commits numbered messages of a sandbox's spool, in order, each exactly once."""
         now = self._clock()
-        async with self._database.write() as connection:
-            session = (
-                await connection.execute(
-                    sa.select(sessions.c.session_id, sessions.c.link_seq)
-                    .where(sessions.c.sandbox_id == sandbox_id)
-                    .with_for_update()
-                )
-            ).one_or_none()
-            if session is None:
-                return set()  # the session has another sandbox now: all of this is too late
-            new = [message for message in messages if message.seq > session.link_seq]
-            if not new:
-                return set()
-            changes = await _load(connection, {_run_of(message).execution_id for message in new})
-            for message in new:
-                run = _run_of(message)
-                change = changes.get(run.execution_id)
-                if (
-                    change is not None
-                    and change.row.session_id == session.session_id
-                    and change.row.attempt == run.attempt
-                    and change.status in LIVE
-                ):
-                    _apply(change, message)
-            await _store(connection, changes.values())
-            await connection.execute(
-                sa.update(sessions)
-                .where(sessions.c.session_id == session.session_id)
-                .values(link_seq=new[-1].seq, last_activity_at=now)
-            )
-        return set(changes)
+        session = connection.execute(_SESSION, {"sandbox_id": sandbox_id}).one_or_none()
+        if session is None:
+            return {}  # the session has another sandbox now: all of this is too late
+        new = [message for message in messages if message.seq > session.link_seq]
+        if not new:
+            return {}
+        changes = _load(connection, {_run_of(message).execution_id for message in new})
+        for message in new:
+            run = _run_of(message)
+            change = changes.get(run.execution_id)
+            if (
+                change is not None
+                and change.row.session_id == session.session_id
+                and change.row.attempt == run.attempt
+                and change.status in LIVE
+            ):
+                _apply(change, message)
+        _store(connection, changes.values())
+        position = {"key": session.session_id, "seq": new[-1].seq, "now": now}
+        connection.execute(_POSITION, position)
+        return {name: change.status in FINAL for name, change in changes.items()}
 
-    @unbroken
-    async def crash(self, execution_ids: Iterable[str]) -> set[str]:
+    @writing
+    def crash(self, connection: sa.Connection, execution_ids: Iterable[str]) -> dict[str, bool]:
         """What was dispatched and will never report: retried with a pause, or given up."""
         now = self._clock()
-        async with self._database.write() as connection:
-            changes = await _load(connection, set(execution_ids))
-            for change in changes.values():
-                if change.status not in LIVE or change.row.boot_id is None:
-                    continue
-                if change.row.cancelled:
-                    _fail(change, "the execution was cancelled", now)
-                elif change.row.attempt > MAX_RETRIES:
-                    count = change.row.attempt
-                    _fail(change, f"the sandbox died in each of {count} attempts", now)
-                else:
-                    pause = min(
-                        FIRST_RETRY_SECONDS * 2 ** (change.row.attempt - 1), LAST_RETRY_SECONDS
-                    )
-                    change.become(
-                        "crashed",
-                        now,
-                        attempt=change.row.attempt + 1,
-                        boot_id=None,
-                        started_at=None,
-                        not_before=now + timedelta(seconds=pause),
-                    )
-            await _store(connection, changes.values())
-        return set(changes)
+        changes = _load(connection, set(execution_ids))
+        for change in changes.values():
+            if change.status not in LIVE or change.row.boot_id is None:
+                continue
+            if change.row.cancelled:
+                _fail(change, "the execution was cancelled", now)
+            elif change.row.attempt > MAX_RETRIES:
+                count = change.row.attempt
+                _fail(change, f"the sandbox died in each of {count} attempts", now)
+            else:
+                pause = min(FIRST_RETRY_SECONDS * 2 ** (change.row.attempt - 1), LAST_RETRY_SECONDS)
+                change.become(
+                    "crashed",
+                    now,
+                    attempt=change.row.attempt + 1,
+                    boot_id=None,
+                    started_at=None,
+                    not_before=now + timedelta(seconds=pause),
+                )
+        _store(connection, changes.values())
+        return {name: change.status in FINAL for name, change in changes.items()}
 
-    @unbroken
-    async def fail(self, execution_ids: Iterable[str], message: str) -> set[str]:
+    @writing
+    def fail(
+        self, connection: sa.Connection, execution_ids: Iterable[str], message: str
+    ) -> dict[str, bool]:
         """Ends executions that have not ended, without a result of their own."""
         now = self._clock()
-        async with self._database.write() as connection:
-            changes = await _load(connection, set(execution_ids))
-            for change in changes.values():
-                if change.status in LIVE:
-                    _fail(change, message, now)
-            await _store(connection, changes.values())
-        return set(changes)
+        changes = _load(connection, set(execution_ids))
+        for change in changes.values():
+            if change.status in LIVE:
+                _fail(change, message, now)
+        _store(connection, changes.values())
+        return {name: change.status in FINAL for name, change in changes.items()}
 
 
 def _apply(change: _Change, message: link_pb2.ConnectRequest) -> None:
@@ -212,33 +212,48 @@ def _run_of(message: link_pb2.ConnectRequest) -> link_pb2.RunRef:
     return run
 
 
-async def _load(connection: AsyncConnection, ids: set[str]) -> dict[str, _Change]:
-    c = executions.c
-    rows = await connection.execute(
-        sa.select(
-            c.execution_id,
-            c.session_id,
-            c.status,
-            c.attempt,
-            c.boot_id,
-            c.cancelled,
-            c.last_event,
-        )
-        .where(c.execution_id.in_(ids))
-        .with_for_update()
-    )
+def _load(connection: sa.Connection, ids: set[str]) -> dict[str, _Change]:
+    rows = connection.execute(_EXECUTIONS, {"ids": list(ids)})
     return {row.execution_id: _Change(row) for row in rows}
 
 
-async def _store(connection: AsyncConnection, changes: Iterable[_Change]) -> None:
+def _store(connection: sa.Connection, changes: Iterable[_Change]) -> None:
     log: list[dict[str, Any]] = []
     for change in changes:
         if change.values:
-            await connection.execute(
-                sa.update(executions)
-                .where(executions.c.execution_id == change.row.execution_id)
-                .values(change.values)
-            )
+            connection.execute(_EXECUTION, change.all_values())
         log += change.events
     if log:
-        await connection.execute(sa.insert(events), log)
+        connection.execute(_EVENTS, log)
+
+
+# Made once: building a statement takes SQLAlchemy longer than SQLite takes to run it.
+_c = executions.c
+_MUTABLE = (
+    *(_c.status, _c.attempt, _c.boot_id, _c.not_before, _c.last_event),
+    *(_c.started_at, _c.completed_at, _c.exit_code, _c.return_value_json),
+    *(_c.error_message, _c.error_traceback, _c.stdout_truncated, _c.stderr_truncated),
+    *(_c.duration_ms, _c.cpu_time_ms, _c.peak_memory_mb, _c.io_read_bytes, _c.io_write_bytes),
+    _c.artifacts,
+)
+_SESSION = (
+    sa.select(sessions.c.session_id, sessions.c.link_seq)
+    .where(sessions.c.sandbox_id == sa.bindparam("sandbox_id"))
+    .with_for_update()
+)
+_POSITION = (
+    sa.update(sessions)
+    .where(sessions.c.session_id == sa.bindparam("key"))
+    .values(link_seq=sa.bindparam("seq"), last_activity_at=sa.bindparam("now"))
+)
+_EXECUTIONS = (
+    sa.select(_c.execution_id, _c.session_id, _c.cancelled, *_MUTABLE)
+    .where(_c.execution_id.in_(sa.bindparam("ids", expanding=True)))
+    .with_for_update()
+)
+_EXECUTION = (
+    sa.update(executions)
+    .where(_c.execution_id == sa.bindparam("key"))
+    .values({column.name: sa.bindparam(f"new_{column.name}") for column in _MUTABLE})
+)
+_EVENTS = sa.insert(events)

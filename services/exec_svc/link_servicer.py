@@ -48,13 +48,12 @@ class LinkServicer(link_pb2_grpc.ExecutorLinkServiceServicer):
 
     async def _read(self, link: Link, requests: AsyncIterator[pb.ConnectRequest]) -> None:
         """Receives while it commits: what came meanwhile is the next transaction."""
-        received: asyncio.Queue[pb.ConnectRequest | None] = asyncio.Queue(MAX_UNCOMMITTED)
+        received: asyncio.Queue[list[pb.ConnectRequest] | None] = asyncio.Queue(MAX_UNCOMMITTED)
 
         async def commit() -> None:
-            while (message := await received.get()) is not None:
-                batch = [message]
+            while (batch := await received.get()) is not None:
                 while not received.empty() and (more := received.get_nowait()) is not None:
-                    batch.append(more)
+                    batch += more
                 await self._links.numbered(link, batch)
 
         async with asyncio.TaskGroup() as group:
@@ -63,7 +62,9 @@ class LinkServicer(link_pb2_grpc.ExecutorLinkServiceServicer):
                 link.heard()
                 kind = message.WhichOneof("kind")
                 if kind in NUMBERED:
-                    await received.put(message)
+                    await received.put([message])
+                elif kind == "batch":
+                    await received.put(list(message.batch.messages))
                 elif kind == "heartbeat":
                     await self._links.heartbeat(link, message.heartbeat.known)
                 elif kind == "configured":

@@ -14,8 +14,7 @@ HEAD = "0002"
 
 async def migrate(database: Database) -> None:
     """Upgrades to HEAD. Two processes that start at once: the second finds it done."""
-    async with database.write() as connection:
-        await connection.run_sync(_upgrade)
+    await database.write(_upgrade)
 
 
 def _upgrade(connection: sa.Connection) -> None:

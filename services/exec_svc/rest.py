@@ -17,8 +17,7 @@ from sandbox_rpc.errors import InvalidParameter
 
 from exec_svc.executions import Executions
 from exec_svc.json_fields import top_level_fields
-from exec_svc.messages import to_summary
-from exec_svc.models import FINAL
+from exec_svc.messages import to_result, to_summary
 from exec_svc.validation import NewExecution, new_execution
 
 _TYPES: dict[str, tuple[type, str]] = {
@@ -38,13 +37,14 @@ class ExecutionRestServicer(rest_pb2_grpc.ExecutionRestServiceServicer):
     async def ExecuteJson(self, request: rest_pb2.ExecuteJsonRequest, context: Any) -> HttpBody:
         new = parse(request.session_id, request.body.data)
         seconds = request.wait if request.HasField("wait") else None
-        accepted = await self._executions.accept(new, caller())
-        status = "submitted"
-        if seconds is not None:
-            row = await self._executions.wait(accepted.execution_id, caller(), seconds)
-            if row.status in FINAL:
-                return _json(result_json(await self._executions.result_of(row)))
-            status = row.status
+        if seconds is None:
+            accepted = await self._executions.accept(new, caller())
+            status = "submitted"
+        else:
+            accepted, found = await self._executions.accept_and_wait(new, caller(), seconds)
+            if found.has_ended:
+                return _json(result_json(to_result(found.row, found.output)))
+            status = found.row.status
         return _json(
             _object(
                 execution_id=_text(accepted.execution_id),
@@ -57,10 +57,9 @@ class ExecutionRestServicer(rest_pb2_grpc.ExecutionRestServiceServicer):
     async def GetExecutionJson(
         self, request: rest_pb2.GetExecutionJsonRequest, context: Any
     ) -> HttpBody:
-        row = await self._executions.get(request.execution_id, caller())
-        result = b"null"
-        if row.status in FINAL:
-            result = result_json(await self._executions.result_of(row))
+        found = await self._executions.look(request.execution_id, caller())
+        row = found.row
+        result = result_json(to_result(row, found.output)) if found.has_ended else b"null"
         summary = _summary(to_summary(row))
         return _json(_object(**summary, code=_text(row.code), event=row.event_json, result=result))
 

@@ -13,8 +13,7 @@ from sandbox_rpc.auth import caller
 from exec_svc.executions import Executions
 from exec_svc.journal import Clock, utc_now
 from exec_svc.links import Links
-from exec_svc.messages import to_state, to_summary, to_timestamp
-from exec_svc.models import FINAL
+from exec_svc.messages import to_result, to_state, to_summary, to_timestamp
 from exec_svc.session_store import SessionStore
 from exec_svc.validation import typed_execution
 
@@ -33,8 +32,9 @@ class ExecutionServicer(execution_pb2_grpc.ExecutionServiceServicer):
         )
 
     async def GetExecution(self, request: pb.GetExecutionRequest, context: Any) -> pb.Execution:
-        row = await self._executions.get(request.execution_id, caller())
-        result = await self._executions.result_of(row) if row.status in FINAL else None
+        found = await self._executions.look(request.execution_id, caller())
+        row = found.row
+        result = to_result(row, found.output) if found.has_ended else None
         return pb.Execution(
             summary=to_summary(row), code=row.code, event_json=row.event_json, result=result
         )
@@ -105,7 +105,9 @@ class AttachmentServicer(attachment_pb2_grpc.AttachmentServiceServicer):
                     sandbox_id=row.sandbox_id or "",
                     open_executions=row.open_executions,
                     ended_executions=row.ended_executions,
-                    last_activity_at=to_timestamp(row.last_activity_at),
+                    last_activity_at=to_timestamp(
+                        max(row.last_activity_at, row.last_accepted_at or row.last_activity_at)
+                    ),
                     silent_for=_duration(self._links.silent_for(row.session_id)),
                 )
                 for row in rows

@@ -8,9 +8,8 @@ from datetime import datetime
 import sqlalchemy as sa
 from sandbox.executor.v1 import link_pb2
 from sandbox_rpc.errors import NotFound, StateConflict
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from exec_svc.database import Database, Row, unbroken
+from exec_svc.database import Database, Row, reading, writing
 from exec_svc.models import FINAL, LIVE, executions, sessions
 
 
@@ -20,112 +19,121 @@ class SessionStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    @unbroken
-    async def register(
-        self, session_id: str, domain: str, config: link_pb2.SessionConfig, now: datetime
+    @writing
+    def register(
+        self,
+        connection: sa.Connection,
+        session_id: str,
+        domain: str,
+        config: link_pb2.SessionConfig,
+        now: datetime,
     ) -> None:
         """Makes a session known. A repeat changes nothing."""
-        async with self._database.write() as connection:
-            if await session_row(connection, session_id) is not None:
-                return
-            await connection.execute(
-                sa.insert(sessions).values(
-                    session_id=session_id,
-                    domain=domain,
-                    open=True,
-                    link_seq=0,
-                    config=config.SerializeToString(deterministic=True),
-                    ephemeral=config.ephemeral,
-                    concurrency=max(1, config.concurrency),
-                    last_activity_at=now,
-                )
+        if session_row(connection, session_id) is not None:
+            return
+        connection.execute(
+            sa.insert(sessions).values(
+                session_id=session_id,
+                domain=domain,
+                open=True,
+                link_seq=0,
+                config=config.SerializeToString(deterministic=True),
+                ephemeral=config.ephemeral,
+                concurrency=max(1, config.concurrency),
+                last_activity_at=now,
             )
+        )
 
-    @unbroken
-    async def bind(self, session_id: str, sandbox_id: str) -> list[str]:
+    @writing
+    def bind(self, connection: sa.Connection, session_id: str, sandbox_id: str) -> list[str]:
         """Gives a session its sandbox; answers what another sandbox before it was running.
 
         Raises NotFound, and StateConflict when the session is closed.
         """
-        async with self._database.write() as connection:
-            row = await session_row(connection, session_id)
-            if row is None:
-                raise NotFound("Session", session_id)
-            if not row.open:
-                raise StateConflict(f"session '{session_id}' has ended")
-            if row.sandbox_id == sandbox_id:
-                return []
-            await connection.execute(
-                sa.update(sessions)
-                .where(sessions.c.session_id == session_id)
-                .values(sandbox_id=sandbox_id, link_seq=0)
-            )
-            return [row.execution_id for row in await dispatched_rows(connection, session_id)]
+        row = session_row(connection, session_id)
+        if row is None:
+            raise NotFound("Session", session_id)
+        if not row.open:
+            raise StateConflict(f"session '{session_id}' has ended")
+        if row.sandbox_id == sandbox_id:
+            return []
+        connection.execute(
+            sa.update(sessions)
+            .where(sessions.c.session_id == session_id)
+            .values(sandbox_id=sandbox_id, link_seq=0)
+        )
+        return [row.execution_id for row in dispatched_rows(connection, session_id)]
 
-    @unbroken
-    async def close(self, session_id: str) -> tuple[str | None, list[str]]:
+    @writing
+    def close(self, connection: sa.Connection, session_id: str) -> tuple[str | None, list[str]]:
         """Accepts nothing more; answers its sandbox and what has not ended."""
-        async with self._database.write() as connection:
-            row = await session_row(connection, session_id)
-            if row is None:
-                return None, []
-            await connection.execute(
-                sa.update(sessions).where(sessions.c.session_id == session_id).values(open=False)
+        row = session_row(connection, session_id)
+        if row is None:
+            return None, []
+        connection.execute(
+            sa.update(sessions).where(sessions.c.session_id == session_id).values(open=False)
+        )
+        live = connection.scalars(
+            sa.select(executions.c.execution_id).where(
+                executions.c.session_id == session_id, executions.c.status.in_(LIVE)
             )
-            live = await connection.scalars(
-                sa.select(executions.c.execution_id).where(
-                    executions.c.session_id == session_id, executions.c.status.in_(LIVE)
-                )
-            )
-            return row.sandbox_id, list(live)
+        )
+        return row.sandbox_id, list(live)
 
-    @unbroken
-    async def of_sandbox(self, sandbox_id: str) -> Row | None:
-        async with self._database.read() as connection:
-            found = await connection.execute(
-                sa.select(sessions).where(sessions.c.sandbox_id == sandbox_id)
-            )
-            return found.one_or_none()
+    @writing
+    def touch(self, connection: sa.Connection, session_id: str, now: datetime) -> bool:
+        """Notes that a session is in use. False where it has ended, or is not known."""
+        touched = connection.execute(
+            sa.update(sessions)
+            .where(sessions.c.session_id == session_id, sessions.c.open)
+            .values(last_activity_at=now)
+        )
+        return bool(touched.rowcount)
 
-    @unbroken
-    async def get(self, session_id: str) -> Row:
-        async with self._database.read() as connection:
-            row = await session_row(connection, session_id)
+    @reading
+    def of_sandbox(self, connection: sa.Connection, sandbox_id: str) -> Row | None:
+        found = connection.execute(sa.select(sessions).where(sessions.c.sandbox_id == sandbox_id))
+        return found.one_or_none()
+
+    @reading
+    def get(self, connection: sa.Connection, session_id: str) -> Row:
+        row = session_row(connection, session_id)
         if row is None:
             raise NotFound("Session", session_id)
         return row
 
-    @unbroken
-    async def activity(self, session_ids: Iterable[str]) -> list[Row]:
+    @reading
+    def activity(self, connection: sa.Connection, session_ids: Iterable[str]) -> list[Row]:
         """For each known session: its row, and how many executions are open and ended."""
         is_open = sa.case((executions.c.status.in_(LIVE), 1), else_=0)
         is_ended = sa.case((executions.c.status.in_(FINAL), 1), else_=0)
-        async with self._database.read() as connection:
-            rows = await connection.execute(
-                sa.select(
-                    sessions.c.session_id,
-                    sessions.c.sandbox_id,
-                    sessions.c.last_activity_at,
-                    sa.func.coalesce(sa.func.sum(is_open), 0).label("open_executions"),
-                    sa.func.coalesce(sa.func.sum(is_ended), 0).label("ended_executions"),
-                )
-                .outerjoin(executions, executions.c.session_id == sessions.c.session_id)
-                .where(sessions.c.session_id.in_(list(session_ids)))
-                .group_by(sessions.c.session_id)
+        rows = connection.execute(
+            sa.select(
+                sessions.c.session_id,
+                sessions.c.sandbox_id,
+                sessions.c.last_activity_at,
+                # Accepting an execution is activity, too, and writes no session.
+                sa.func.max(executions.c.created_at).label("last_accepted_at"),
+                sa.func.coalesce(sa.func.sum(is_open), 0).label("open_executions"),
+                sa.func.coalesce(sa.func.sum(is_ended), 0).label("ended_executions"),
             )
-            return list(rows)
+            .outerjoin(executions, executions.c.session_id == sessions.c.session_id)
+            .where(sessions.c.session_id.in_(list(session_ids)))
+            .group_by(sessions.c.session_id)
+        )
+        return list(rows)
 
 
-async def session_row(connection: AsyncConnection, session_id: str) -> Row | None:
-    found = await connection.execute(
+def session_row(connection: sa.Connection, session_id: str) -> Row | None:
+    found = connection.execute(
         sa.select(sessions).where(sessions.c.session_id == session_id).with_for_update()
     )
     return found.one_or_none()
 
 
-async def dispatched_rows(connection: AsyncConnection, session_id: str) -> list[Row]:
+def dispatched_rows(connection: sa.Connection, session_id: str) -> list[Row]:
     c = executions.c
-    found = await connection.execute(
+    found = connection.execute(
         sa.select(c.execution_id, c.attempt, c.boot_id, c.status, c.traceparent).where(
             c.session_id == session_id, c.status.in_(LIVE), c.boot_id.is_not(None)
         )

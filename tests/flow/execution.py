@@ -50,7 +50,7 @@ class ExecService:
         self._sandboxes: list[str] = []
 
     async def start(self) -> None:
-        self._database = Database(f"sqlite+aiosqlite:///{self.place}/exec.db")
+        self._database = Database(f"sqlite:///{self.place}/exec.db")
         await migrate(self._database)
         sessions, store = SessionStore(self._database), ExecutionStore(self._database)
         journal, hub = Journal(self._database), Hub()

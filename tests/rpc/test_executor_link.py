@@ -40,7 +40,8 @@ class Connection:
     def read(self) -> None:
         try:
             for request in self._requests:
-                self.received.put(request)
+                for message in request.batch.messages or [request]:
+                    self.received.put(message)
         except grpc.RpcError:
             return  # the executor hung up
 

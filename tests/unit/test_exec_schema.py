@@ -18,7 +18,7 @@ from exec_svc.models import metadata
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
-    return f"sqlite+aiosqlite:///{tmp_path}/exec.db"
+    return f"sqlite:///{tmp_path}/exec.db"
 
 
 def test_head_is_the_newest_revision() -> None:
@@ -35,6 +35,5 @@ async def test_migrations_make_what_the_models_say(url: str) -> None:
     def differences(connection: sa.Connection) -> list[object]:
         return list(compare_metadata(MigrationContext.configure(connection), metadata))
 
-    async with database.read() as connection:
-        assert await connection.run_sync(differences) == []
+    assert await database.read(differences) == []
     await database.close()
