@@ -257,7 +257,7 @@ class Client:
                 if response.status_code != 200:
                     response.read()
                     raise _error(response)
-                yield from response.iter_lines()
+                yield from _lines(response.iter_bytes())
         except httpx.TransportError as error:
             raise Unreachable(f"{self._url}: {error}") from error
 
@@ -298,7 +298,7 @@ class Client:
                 if response.status_code != 200:
                     response.read()
                     raise _error(response)
-                for event in parse_events(response.iter_lines()):
+                for event in parse_events(_lines(response.iter_bytes())):
                     if event.id > after:
                         yield event
         except httpx.TransportError as error:
@@ -336,6 +336,20 @@ class Client:
             return dict(json.loads(response.content)) if response.content else {}
         except ValueError as error:
             raise Unreachable(f"{self._url}: the answer is not the platform's JSON") from error
+
+
+def _lines(pieces: Iterator[bytes]) -> Iterator[str]:
+    """Lines end at a newline and nowhere else: httpx would also end them at U+2028 and its
+    like, which the output of a program may hold."""
+    begun: list[bytes] = []
+    for piece in pieces:
+        *ends, rest = piece.split(b"\n")
+        for end in ends:
+            yield b"".join((*begun, end)).decode(errors="replace")
+            begun.clear()
+        begun.append(rest)
+    if any(begun):
+        yield b"".join(begun).decode(errors="replace")
 
 
 def parse_events(lines: Iterator[str]) -> Iterator[Event]:

@@ -165,6 +165,12 @@ def test_a_cut_stream_is_resumed_without_loss_or_repeat(server: Scripted, client
     assert [request.headers["last-event-id"] for request in server.requests] == [None, "1", "1"]
 
 
+def test_output_holds_whatever_some_call_a_line_end(server: Scripted, client: Client) -> None:
+    text = "a\u2028b\u2029c\x85d\x1ce\x0bf\rg"
+    server.stream(event(1, "stdout", {"data": text}), event(2, "result", {}))
+    assert next(iter(client.events("exec_1"))).data == {"data": text}
+
+
 @pytest.mark.usefixtures("impatient")
 def test_a_stream_that_never_comes_is_given_up(server: Scripted, client: Client) -> None:
     for _ in range(api.STREAM_ATTEMPTS):
