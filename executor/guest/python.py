@@ -126,8 +126,9 @@ def finish(status: int) -> NoReturn:
     try:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except BaseException:  # noqa: BLE001  # a closed stdout, an atexit that raises
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None and not stream.closed:  # which a program may do to them
+                stream.flush()
+    except BaseException:  # noqa: BLE001  # nobody reads stdout, an atexit that raises
         status = status or 120  # what CPython answers when it cannot flush
     _exit(status)
