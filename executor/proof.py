@@ -41,16 +41,20 @@ def main() -> None:
         command = [sys.executable, "-P", "-m", "executor.proof", planted]
         environment = {"PATH": os.defpath, "PLANTED": planted}
         os.execve(sys.executable, command, environment)  # noqa: S606
-    if os.geteuid() == 0:
-        drop_root(NOBODY, needed())
+    give_up_root()
     try:
         print(json.dumps(asyncio.run(prove(sys.argv[1]))))
     except IsolationError as error:
         sys.exit(str(error))
 
 
-def needed() -> list[Path]:
-    """What a process that gives root up still has to reach. Raises IsolationError."""
+def give_up_root() -> None:
+    """Becomes somebody who is nobody, unless it is already. Raises IsolationError, OSError."""
+    if os.geteuid() == 0:
+        drop_root(NOBODY, _needed())
+
+
+def _needed() -> list[Path]:
     paths = [*Tools.find().needed_paths(), *map(Path, sys.path), Path(sys.prefix)]
     from sandbox.executor.v1 import link_pb2  # an installed package or a folder beside us
 
