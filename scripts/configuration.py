@@ -19,7 +19,8 @@ Made by `make gen` from the settings classes; a test compares the two.
 
 `sandbox up` takes each setting of the stack as a flag (`--data-dir`), from the environment, or
 from `sandbox.toml` in the working directory (`data_dir = "…"`), in this order. It sets those of the
-services itself; whoever runs the services without it sets them by environment.
+services itself; whoever runs the services without it sets them by environment. What it does not set
+(`SANDBOX_JWT_…`) reaches them from its own environment.
 
 Tracing takes OpenTelemetry's own variables, `OTEL_EXPORTER_OTLP_ENDPOINT` first of all; logs take
 `LOG_LEVEL` (default `INFO`).
