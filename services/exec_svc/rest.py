@@ -75,6 +75,9 @@ class ExecutionRestServicer(rest_pb2_grpc.ExecutionRestServiceServicer):
     ) -> AsyncIterator[HttpBody]:
         metadata = dict(context.invocation_metadata())
         after = _last_event_id(metadata.get("last-event-id", ""))
+        await self._executions.look(request.execution_id, caller())
+        # The answer begins at once, also where the first event is far or there is none.
+        yield HttpBody(content_type="text/event-stream", data=b": begin\n\n")
         async for event in self._executions.follow(request.execution_id, after, caller()):
             yield HttpBody(content_type="text/event-stream", data=_sse(event))
 

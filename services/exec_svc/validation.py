@@ -115,6 +115,8 @@ def typed_execution(request: pb.ExecuteRequest) -> NewExecution:
             event = None
         if not isinstance(event, dict):
             raise InvalidParameter("Field 'event_json' must be the JSON of an object")
+    if request.language not in pb.Language.Value.values():
+        raise InvalidParameter(f"Field 'language' must be one of {', '.join(LANGUAGES)}")
     return new_execution(
         session_id=request.session_id,
         code=request.code,
@@ -134,6 +136,8 @@ def wait_seconds(wait: float) -> float:
 
 def page(request: pb.ListExecutionsRequest) -> tuple[int, int]:
     """(limit, offset) of a list request."""
+    if request.status not in pb.ExecutionStatus.Value.values():
+        raise InvalidParameter("Parameter 'status' must be one of the words for a status")
     limit = request.limit if request.HasField("limit") else DEFAULT_LIMIT
     offset = request.offset if request.HasField("offset") else 0
     if not 1 <= limit <= MAX_LIMIT:

@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 
 ATTACH_SECONDS = 30.0
 _ATTACH_RETRY_SECONDS = 0.5
+_INTRODUCE_SECONDS = 1.0
 
 MAX_RECOVERIES = 5
 MAX_BACKOFF_SECONDS = 30
@@ -106,6 +107,8 @@ class Lifecycle:
             refusal = await asyncio.shield(work.task)
             if refusal:
                 raise refusal
+        else:
+            await self._introduce(row)
         return await self._store.get(row.session_id) or row
 
     def resume(self, row: SessionRow) -> Work:
@@ -171,6 +174,15 @@ class Lifecycle:
             last_activity_at=now,
             expires_at=now + timedelta(seconds=timeout),
         )
+
+    async def _introduce(self, row: SessionRow) -> None:
+        """Makes exec_svc know a session before its client does, who may submit work at once."""
+        try:
+            async with asyncio.timeout(_INTRODUCE_SECONDS):
+                await self._attachments.register(row)
+        except (SandboxError, TimeoutError) as error:
+            # The work that goes on will do it.
+            log.warning("%s is not known to exec_svc yet: %r", row.session_id, error)
 
     async def _create(self, session_id: str, work: Work) -> SandboxError | None:
         row = await self._store.get(session_id)
