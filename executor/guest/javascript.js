@@ -48,16 +48,16 @@ process.on('unhandledRejection', fail);
 const main = new Module('/workspace/main.js', null);
 main.filename = '/workspace/main.js';
 main.paths = Module._nodeModulePaths('/workspace');
+const hasHandler = () => typeof main.exports?.handler === 'function';
+// A script ends when nothing is left to do, or by process.exit(0), which may come at once.
+process.on('exit', (status) => { if (status === 0 && !hasHandler()) frame('N', ''); });
 main._compile(source, 'main.js');
 
-if (typeof main.exports.handler === 'function') {
+if (hasHandler()) {
   Promise.resolve(main.exports.handler(parse(input), {})).then((value) => {
     const json = stringify(value === undefined ? null : value);
     if (json === undefined) throw new TypeError("the handler's return value is not JSON");
     frame('V', json);
     process.exit(0);
   }).catch(fail);
-} else {
-  // A script ends when nothing is left to do, or by process.exit(0).
-  process.on('exit', (status) => { if (status === 0) frame('N', ''); });
 }
