@@ -23,5 +23,7 @@ PYTHONPATH=$out protoc --plugin=protoc-gen-openapi=scripts/protoc-gen-openapi \
 if [ "${1:-}" = --check ]; then
   diff -r -x __pycache__ gen "$out" || { echo "gen/ is stale: run make gen and commit it" >&2; exit 1; }
 else
-  rm -rf gen && mkdir gen && cp -r "$out"/. gen
+  # By renaming, so that what runs meanwhile never finds it half made.
+  rm -rf gen.new gen.old && mkdir gen.new && cp -r "$out"/. gen.new
+  mv gen gen.old && mv gen.new gen && rm -rf gen.old
 fi
