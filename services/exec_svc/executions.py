@@ -64,8 +64,9 @@ class Executions:
         finally:
             if link is not None:
                 self._links.use(link, run)
-        if link is None:
-            await self._links.dispatch(new.session_id)
+            if run is None or link is None:
+                # A refused request may have held the slot that another one found taken.
+                await self._links.dispatch(new.session_id)
         telemetry.note(session__id=new.session_id, execution__id=accepted.execution_id)
         return accepted
 
