@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import asyncio
 
-from sandbox.execution.v1 import attachment_pb2_grpc, execution_pb2_grpc, rest_pb2_grpc
+from sandbox.execution.v1 import (
+    attachment_pb2_grpc,
+    execution_pb2_grpc,
+    files_pb2_grpc,
+    rest_pb2_grpc,
+)
 from sandbox.executor.v1 import link_pb2_grpc
 from sandbox_rpc import telemetry
-from sandbox_rpc.auth import Kind
+from sandbox_rpc.auth import Kind, Secret
 from sandbox_rpc.server import Service, serve, until_signal
 
 from exec_svc.database import Database
 from exec_svc.execution_store import ExecutionStore
 from exec_svc.executions import Executions
+from exec_svc.files.files import Files
+from exec_svc.files.retention import Retention
+from exec_svc.files.server import serve_files
+from exec_svc.files.servicer import FileRestServicer, FileServicer
+from exec_svc.files.tickets import Tickets
+from exec_svc.files.workspace import Workspaces
 from exec_svc.hub import Hub
 from exec_svc.journal import Journal
 from exec_svc.link_servicer import LinkServicer
@@ -38,15 +49,30 @@ async def main() -> None:
     links = Links(sessions, store, journal, hub, spans)
     executions = Executions(sessions, store, journal, links, hub)
 
+    settings.workspaces.mkdir(mode=0o700, parents=True, exist_ok=True)
+    workspaces = Workspaces(settings.workspaces)
+    files, retention = Files(sessions, workspaces), Retention(sessions, workspaces)
+    tickets = Tickets(Secret.read(settings.secret_file).derive("downloads"))
+
     server = await serve(
-        settings.listen, services(executions, sessions, links), authenticator, audit
+        settings.listen,
+        [*services(executions, sessions, links), *file_services(files, tickets)],
+        authenticator,
+        audit,
     )
-    watch = asyncio.create_task(links.watch_silence())
+    file_server = await serve_files(settings.files_listen, files, tickets)
+    watches = [
+        asyncio.create_task(links.watch_silence()),
+        asyncio.create_task(retention.watch()),
+    ]
     await until_signal()
 
-    watch.cancel()
+    for watch in watches:
+        watch.cancel()
     links.close()
-    await server.drain()
+    await asyncio.gather(server.drain(), file_server.close())
+    retention.close()
+    files.close()
     await database.close()
     if processor is not None:
         processor.shutdown()
@@ -83,6 +109,26 @@ def services(executions: Executions, sessions: SessionStore, links: Links) -> li
                 LinkServicer(links), server
             ),
             frozenset({"container"}),
+        ),
+    ]
+
+
+def file_services(files: Files, tickets: Tickets) -> list[Service]:
+    clients: frozenset[Kind] = frozenset({"user", "service"})
+    return [
+        Service(
+            "sandbox.execution.v1.FileService",
+            lambda server: files_pb2_grpc.add_FileServiceServicer_to_server(
+                FileServicer(files), server
+            ),
+            clients,
+        ),
+        Service(
+            "sandbox.execution.v1.FileRestService",
+            lambda server: files_pb2_grpc.add_FileRestServiceServicer_to_server(
+                FileRestServicer(files, tickets), server
+            ),
+            clients,
         ),
     ]
 

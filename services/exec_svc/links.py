@@ -138,7 +138,7 @@ class Links:
 
     async def detach(self, session_id: str, reason: str) -> None:
         """Ends everything of a session and tells its executor to leave."""
-        sandbox_id, live = await self._sessions.close(session_id)
+        sandbox_id, live = await self._sessions.close(session_id, self._clock())
         self._hub.notify(await self._journal.fail(live, reason))
         link = self._links.get(sandbox_id) if sandbox_id else None
         if link is not None:

@@ -37,6 +37,7 @@ sessions = sa.Table(
     sa.Column("ephemeral", sa.Boolean, nullable=False),
     sa.Column("concurrency", sa.Integer, nullable=False),
     sa.Column("last_activity_at", Moment, nullable=False),
+    sa.Column("closed_at", Moment),
 )
 
 # `boot_id` is the boot of the executor that has the current attempt; null while the

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -11,6 +11,8 @@ from sandbox_rpc.errors import NotFound, StateConflict
 
 from exec_svc.database import Database, Row, reading, writing
 from exec_svc.models import FINAL, LIVE, executions, sessions
+
+_BATCH = 500  # values in one statement
 
 
 class SessionStore:
@@ -65,13 +67,17 @@ class SessionStore:
         return [row.execution_id for row in dispatched_rows(connection, session_id)]
 
     @writing
-    def close(self, connection: sa.Connection, session_id: str) -> tuple[str | None, list[str]]:
+    def close(
+        self, connection: sa.Connection, session_id: str, now: datetime
+    ) -> tuple[str | None, list[str]]:
         """Accepts nothing more; answers its sandbox and what has not ended."""
         row = session_row(connection, session_id)
         if row is None:
             return None, []
         connection.execute(
-            sa.update(sessions).where(sessions.c.session_id == session_id).values(open=False)
+            sa.update(sessions)
+            .where(sessions.c.session_id == session_id)
+            .values(open=False, closed_at=row.closed_at or now)
         )
         live = connection.scalars(
             sa.select(executions.c.execution_id).where(
@@ -89,6 +95,21 @@ class SessionStore:
             .values(last_activity_at=now)
         )
         return bool(touched.rowcount)
+
+    @reading
+    def closed_before(
+        self, connection: sa.Connection, moment: datetime, session_ids: Sequence[str]
+    ) -> list[str]:
+        """Those of the sessions that ended before `moment`."""
+        found: list[str] = []
+        for start in range(0, len(session_ids), _BATCH):
+            found += connection.scalars(
+                sa.select(sessions.c.session_id).where(
+                    sessions.c.session_id.in_(session_ids[start : start + _BATCH]),
+                    sessions.c.closed_at < moment,
+                )
+            )
+        return found
 
     @reading
     def of_sandbox(self, connection: sa.Connection, sandbox_id: str) -> Row | None:

@@ -1,0 +1,1 @@
+"""The files of workspaces: stored, read, listed, removed, always beneath the workspace."""
