@@ -65,6 +65,11 @@ class Layout:
         return self.data / "sandboxes"
 
     @property
+    def environments(self) -> Path:
+        """Installed packages, see scheduler_svc."""
+        return self.data / "environments"
+
+    @property
     def logs(self) -> Path:
         return self.data / "logs"
 
@@ -99,7 +104,7 @@ class Layout:
 
     def prepare(self) -> None:
         """Makes the rest, for the one who holds the lock. Raises OSError."""
-        for directory in (self.workspaces, self.sandboxes):
+        for directory in (self.workspaces, self.sandboxes, self.environments):
             directory.mkdir(mode=0o700, exist_ok=True)
         # Executors of a stack that root started are other users, and have to pass
         # through to exec_svc's socket; whether they may use one is its own mode's matter.

@@ -57,6 +57,7 @@ def processes(
             runtime=settings.runtime,
             sandboxes=str(layout.sandboxes),
             workspaces=str(layout.workspaces),
+            environments=str(layout.environments),
             link_target=link_target(layout),
         ),
         service(

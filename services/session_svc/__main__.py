@@ -10,6 +10,7 @@ from sandbox_rpc.auth import Secret
 from sandbox_rpc.channel import Channel
 from sandbox_rpc.server import serve, until_signal
 
+from session_svc import template_servicer
 from session_svc.clients import Attachments, Scheduler
 from session_svc.clock import SystemClock
 from session_svc.database import Database
@@ -22,6 +23,7 @@ from session_svc.reconciler import Reconciler
 from session_svc.servicer import services
 from session_svc.settings import Settings
 from session_svc.store import Store
+from session_svc.template_store import TemplateStore
 
 
 async def main() -> None:
@@ -40,9 +42,13 @@ async def main() -> None:
     attachments = Attachments(Channel(settings.exec_target, secret, "session_svc"))
     peers = {"scheduler_svc": scheduler.channel, "exec_svc": attachments.channel}
 
-    lifecycle = Lifecycle(store, scheduler, attachments, clock, runtime=runtime)
+    templates = TemplateStore(database, clock)
+    lifecycle = Lifecycle(store, templates, scheduler, attachments, clock, runtime=runtime)
     queries = Queries(store, attachments, clock)
-    served = services(lifecycle, queries, Health(store, peers), runtime)
+    served = [
+        *services(lifecycle, queries, Health(store, peers), runtime),
+        template_servicer.service(templates),
+    ]
     server = await serve(settings.listen, served, authenticator, audit)
 
     loops = [

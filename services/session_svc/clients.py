@@ -17,6 +17,8 @@ from session_svc.validation import bytes_of
 
 # Seconds. Longer than the calls take at their worst, so that a hung peer is noticed.
 _START = 30.0
+# More than an installation may take (see scheduler_svc), with a wait for others before it.
+_START_WITH_PACKAGES = 1200.0
 _STOP = 30.0
 _REGISTER = 10.0
 _DETACH = 10.0
@@ -43,9 +45,11 @@ class Scheduler:
                 cpu=row.cpu, memory=row.memory, disk=row.disk, max_processes=row.max_processes
             ),
             domain=row.domain,
+            packages=row.packages,
         )
+        timeout = _START_WITH_PACKAGES if row.packages else _START
         sandbox: scheduler.Sandbox = await self.channel.call(
-            self._stub.StartSandbox, request, timeout=_START
+            self._stub.StartSandbox, request, timeout=timeout
         )
         return sandbox
 

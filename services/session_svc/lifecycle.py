@@ -22,12 +22,11 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from sandbox.execution.v1.attachment_pb2 import Attachment
-from sandbox.scheduler.v1.scheduler_pb2 import SandboxStatus
+from sandbox.scheduler.v1.scheduler_pb2 import Sandbox, SandboxStatus
 from sandbox.session.v1 import session_pb2 as pb
 from sandbox_rpc.auth import Caller
 from sandbox_rpc.errors import (
     InternalError,
-    NotFound,
     SandboxError,
     ServiceUnavailable,
     StateConflict,
@@ -36,9 +35,10 @@ from sandbox_rpc.errors import (
 
 from session_svc.clients import Attachments, Scheduler
 from session_svc.clock import Clock
-from session_svc.models import SessionRow, Status, TemplateRow, session_of
+from session_svc.draft import draft
+from session_svc.models import SessionRow, Status, session_of
 from session_svc.store import IdempotencyKey, Store
-from session_svc.validation import DEFAULT_TIMEOUT, is_template_id
+from session_svc.template_store import TemplateStore
 from session_svc.work import Work, Works
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,7 @@ class Lifecycle:
     def __init__(
         self,
         store: Store,
+        templates: TemplateStore,
         scheduler: Scheduler,
         attachments: Attachments,
         clock: Clock,
@@ -75,6 +76,7 @@ class Lifecycle:
         """`runtime` is what this platform offers; an executor gets `attach_seconds` to come."""
         self.works = Works()
         self._store = store
+        self._templates = templates
         self._scheduler = scheduler
         self._attachments = attachments
         self._clock = clock
@@ -86,20 +88,27 @@ class Lifecycle:
         """Opens a session for a spec that has been checked, or finds it by its key.
 
         Answers with it `creating`, or with `wait` when that is over. Raises NotFound for
-        the template, StateConflict for a key used otherwise, TooManyRequests or Forbidden for
-        the caller's quotas, and TooManyRequests or ServiceUnavailable when it was waited for
-        and no sandbox can be had.
+        the template, InvalidParameter for what that does not allow, StateConflict for a key
+        used otherwise, TooManyRequests or Forbidden for the caller's quotas, and
+        TooManyRequests or ServiceUnavailable when it was waited for and no sandbox can be had.
         """
-        known = is_template_id(spec.template_id)
-        template = await self._store.template(spec.template_id) if known else None
-        if template is None:
-            raise NotFound("Template", spec.template_id)
         key = caller.idempotency_key
-        row = await self._store.insert(
-            self._new_row(spec, template, caller),
-            IdempotencyKey(key, _hash(spec)) if key is not None else None,
-            caller.principal.quotas,
-        )
+        keyed = IdempotencyKey(key, _hash(spec)) if key is not None else None
+        # Asked first: the answer to a repeated request does not depend on the template of today.
+        row = await self._store.keyed(caller.domain, keyed) if keyed else None
+        if row is None:
+            row = await self._store.insert(
+                draft(
+                    spec,
+                    await self._templates.get(spec.template_id),
+                    caller,
+                    session_id=self._new_id(),
+                    runtime=self._runtime,
+                    now=self._clock.now(),
+                ),
+                keyed,
+                caller.principal.quotas,
+            )
         if row.status != "creating":
             return row
         work = self.resume(row)
@@ -144,6 +153,7 @@ class Lifecycle:
         if work:
             work.note_death(sandbox_id, how)
 
+<<<<<<< HEAD
     def _new_row(self, spec: pb.SessionSpec, template: TemplateRow, caller: Caller) -> SessionRow:
         now = self._clock.now()
         asked = spec.resources
@@ -184,6 +194,8 @@ class Lifecycle:
             # The work that goes on will do it.
             log.warning("%s is not known to exec_svc yet: %r", row.session_id, error)
 
+=======
+>>>>>>> 5c73fb9 (wip)
     async def _create(self, session_id: str, work: Work) -> SandboxError | None:
         row = await self._store.get(session_id)
         if row is None or row.status != "creating":  # moved on before this work began
@@ -242,7 +254,7 @@ class Lifecycle:
             if lost:
                 await self._scheduler.stop(lost)
             started, registered = await asyncio.gather(
-                self._scheduler.start(row), self._attachments.register(row), return_exceptions=True
+                self._start(row, work), self._attachments.register(row), return_exceptions=True
             )
             if isinstance(started, BaseException):
                 raise started
@@ -262,6 +274,11 @@ class Lifecycle:
             log.exception("%s: unexpected error", row.session_id)
             return InternalError("the sandbox could not be set up; the service log has the reason")
         return None
+
+    async def _start(self, row: SessionRow, work: Work) -> Sandbox:
+        start = self._scheduler.start(row)
+        # To install packages may take minutes, and the end of the session ends that too.
+        return await (work.wait(start) if row.packages else start)
 
     async def _is_done(self, row: SessionRow) -> bool:
         """Completes an ephemeral session whose executor has done its work and left already.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from sqlalchemy import JSON, DateTime, Dialect, ForeignKey, Index, MetaData, String, false
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -43,7 +43,12 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map = {datetime: UtcDateTime, dict[str, str]: JSON}  # noqa: RUF012  # theirs
+    type_annotation_map = {  # noqa: RUF012  # theirs
+        datetime: UtcDateTime,
+        dict[str, str]: JSON,
+        dict[str, Any]: JSON,
+        list[str]: JSON,
+    }
 
 
 class SessionRow(Base):
@@ -81,6 +86,10 @@ class SessionRow(Base):
     # `metadata` is taken by SQLAlchemy.
     labels: Mapped[dict[str, str]] = mapped_column("metadata", JSON)
     timeout: Mapped[int]
+    # What the template said when the session was made and the columns above do not: see
+    # TemplateRow.snapshot. Recoveries go by it.
+    template: Mapped[dict[str, Any]]
+    dependencies: Mapped[list[str]]
 
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
@@ -93,11 +102,17 @@ class SessionRow(Base):
         Index("ix_sessions_domain_created_at", "domain", "created_at"),
         Index("ix_sessions_status_expires_at", "status", "expires_at"),
         Index("ix_sessions_principal_status", "principal", "status"),
+        Index("ix_sessions_template_id_status", "template_id", "status"),
     )
 
     @property
     def sandbox_id(self) -> str:
         return sandbox_id(self.session_id, self.generation)
+
+    @property
+    def packages(self) -> list[str]:
+        """The requirements that the session's sandboxes have installed."""
+        return [*self.template["packages"], *self.dependencies]
 
 
 class IdempotencyKeyRow(Base):
@@ -113,17 +128,38 @@ class IdempotencyKeyRow(Base):
 
 
 class TemplateRow(Base):
-    """What a session is made from."""
+    """What a session is made from; see template.proto. Resources are complete here."""
 
     __tablename__ = "templates"
 
     template_id: Mapped[str] = mapped_column(String(63), primary_key=True)
     name: Mapped[str]
     image: Mapped[str]
+    base_image: Mapped[str | None]
+    packages: Mapped[list[str]]
     cpu: Mapped[str]
     memory: Mapped[str]
     disk: Mapped[str]
     max_processes: Mapped[int]
+    network_enabled: Mapped[bool]
+    # The most that a session may ask for; None: what any session may.
+    process_limit: Mapped[int | None]
+    run_as_user: Mapped[int]
+    # None: the one that the platform offers.
+    runtime_type: Mapped[str | None] = mapped_column(String(16))
+    warm_pool_size: Mapped[int]
+    env_vars: Mapped[dict[str, str]]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+    def snapshot(self) -> dict[str, Any]:
+        """What a session keeps besides what it takes into columns of its own."""
+        return {
+            "image": self.image,
+            "packages": self.packages,
+            "network_enabled": self.network_enabled,
+            "run_as_user": self.run_as_user,
+        }
 
 
 def sandbox_id(session_id: str, generation: int) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Iterable
 from typing import TypeVar
 
 from sandbox.execution.v1.attachment_pb2 import Attachment
-from sandbox.scheduler.v1.scheduler_pb2 import Sandbox
+from sandbox.scheduler.v1.scheduler_pb2 import Sandbox, SandboxStatus
 from sandbox_rpc.errors import SandboxError
 
 from session_svc.clients import Attachments, Scheduler
@@ -119,6 +119,8 @@ class Reconciler:
     async def _follow(self) -> None:
         async for message in self._scheduler.watch():
             match message.WhichOneof("kind"):
+                case "changed" if message.changed.status == SandboxStatus.creating:
+                    await self._store.note_progress(message.changed)
                 case "changed" if message.changed.status in ENDED:
                     how = message.changed.reason or "the executor ended"
                     await self.note_end(message.changed.sandbox_id, how)

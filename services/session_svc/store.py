@@ -10,7 +10,7 @@ from typing import Any, cast
 from sandbox.scheduler.v1 import scheduler_pb2 as scheduler
 from sandbox.session.v1 import session_pb2 as pb
 from sandbox_rpc.auth import NO_QUOTAS
-from sandbox_rpc.errors import StateConflict, TooManyRequests
+from sandbox_rpc.errors import NotFound, StateConflict, TooManyRequests
 from sandbox_rpc.tokens import Quotas
 from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.exc import IntegrityError
@@ -48,24 +48,24 @@ class Store:
         async with self._database.read() as session:
             await session.execute(text("SELECT 1"))
 
-    async def template(self, template_id: str) -> TemplateRow | None:
-        async with self._database.read() as session:
-            return await session.get(TemplateRow, template_id)
-
     async def insert(
         self, row: SessionRow, key: IdempotencyKey | None, quotas: Quotas = NO_QUOTAS
     ) -> SessionRow:
         """Adds `row`, or finds the session that was made with the same key.
 
         Raises StateConflict when that was made by another request, TooManyRequests and
-        Forbidden for the quotas of the row's principal.
+        Forbidden for the quotas of the row's principal, and NotFound when the template is
+        gone by now: one that a live session uses is never removed.
         """
         if key is not None:
-            first = await self._keyed(row.domain, key)
+            first = await self.keyed(row.domain, key)
             if first is not None:
                 return first
         try:
             async with self._database.write() as session:
+                shared = {"read": True}
+                if not await session.get(TemplateRow, row.template_id, with_for_update=shared):
+                    raise NotFound("Template", row.template_id)
                 if quotas != NO_QUOTAS:
                     live = await _live_of(session, row.principal)
                     check_quotas(quotas, live, row, self._clock.now())
@@ -76,7 +76,7 @@ class Store:
         except (IntegrityError, TooManyRequests):
             # Another request with the key came in between, and perhaps took the last of the
             # quota; otherwise the quota is used up, or a session id taken, which is a fault.
-            first = await self._keyed(row.domain, key) if key else None
+            first = await self.keyed(row.domain, key) if key else None
             if first is None:
                 raise
             return first
@@ -148,6 +148,19 @@ class Store:
             pod_name=sandbox.pod_name if sandbox.HasField("pod_name") else None,
         )
 
+    async def note_progress(self, sandbox: scheduler.Sandbox) -> None:
+        """Notes what the sandbox of a session that is `creating` waits for."""
+        async with self._database.write() as session:
+            await session.execute(
+                update(SessionRow)
+                .where(
+                    SessionRow.session_id == sandbox.session_id,
+                    SessionRow.generation == sandbox.generation,
+                    SessionRow.status == "creating",
+                )
+                .values(status_reason=sandbox.reason, updated_at=self._clock.now())
+            )
+
     async def run(self, row: SessionRow, reason: str | None) -> SessionRow | None:
         """Makes a live session `running`: its sandbox of this generation is attached."""
         now = self._clock.now()
@@ -217,7 +230,11 @@ class Store:
         async with self._database.write() as session:
             return (await session.scalars(change)).one_or_none()
 
-    async def _keyed(self, domain: str, key: IdempotencyKey) -> SessionRow | None:
+    async def keyed(self, domain: str, key: IdempotencyKey) -> SessionRow | None:
+        """The session that was made with this key in the last 24 h.
+
+        Raises StateConflict when that was made by another request.
+        """
         async with self._database.read() as session:
             known = await session.get(IdempotencyKeyRow, (domain, key.key))
             if known is not None and known.created_at > self._clock.now() - KEY_LIFETIME:

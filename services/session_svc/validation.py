@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 from sandbox.session.v1 import session_pb2 as pb
+from sandbox.session.v1 import template_pb2
 from sandbox_rpc.errors import InvalidParameter
+
+from session_svc.requirements import check_requirements
 
 MAX_PAGE = 200
 DEFAULT_PAGE = 50
@@ -25,7 +28,7 @@ _TIMEOUT = (60, 3600)
 _CPUS = (Decimal("0.5"), Decimal(4))
 _MEMORY = ("256Mi", "8Gi")
 _DISK = ("1Gi", "50Gi")
-_MAX_PROCESSES = (32, 1024)
+MAX_PROCESSES = (32, 1024)
 
 # A run's environment and arguments share one limit of the kernel, 128 KiB for each string
 # and 2 MiB in all (execve(2)); these stay well inside and leave room for the run's own.
@@ -44,12 +47,13 @@ def check_spec(spec: pb.SessionSpec, offered: pb.RuntimeType.Value.ValueType) ->
     if spec.mode not in pb.SessionMode.Value.values():
         raise InvalidParameter("Field 'mode' must be ephemeral or persistent")
     if spec.HasField("timeout"):
-        _check_range("timeout", spec.timeout, *_TIMEOUT)
+        check_range("timeout", spec.timeout, *_TIMEOUT)
     if spec.runtime_type not in (pb.RuntimeType.unspecified, offered):
         name = pb.RuntimeType.Value.Name(offered)
         raise InvalidParameter(f"Field 'runtime_type' must be {name}, which this platform offers")
-    _check_resources(spec.resources)
-    _check_env_vars(spec.env_vars)
+    check_resources("resources", spec.resources)
+    check_env_vars(spec.env_vars)
+    check_requirements("dependencies", spec.dependencies)
     _check_metadata(spec.metadata)
 
 
@@ -57,14 +61,19 @@ def check_page(request: pb.ListSessionsRequest) -> None:
     """Raises InvalidParameter."""
     if request.status not in pb.SessionStatus.Value.values():
         raise InvalidParameter("Field 'status' must be one of the words for a session's status")
-    if request.HasField("limit"):
-        _check_range("limit", request.limit, 1, MAX_PAGE)
-    if request.offset < 0:
-        raise InvalidParameter("Field 'offset' must be at least 0")
+    check_window(request)
     if request.HasField("template_id") and not is_template_id(request.template_id):
         raise InvalidParameter(
             "Field 'template_id' must be 1 to 63 letters, digits, '.', '_' or '-'"
         )
+
+
+def check_window(request: pb.ListSessionsRequest | template_pb2.ListTemplatesRequest) -> None:
+    """`limit` and `offset` of a list. Raises InvalidParameter."""
+    if request.HasField("limit"):
+        check_range("limit", request.limit, 1, MAX_PAGE)
+    if request.offset < 0:
+        raise InvalidParameter("Field 'offset' must be at least 0")
 
 
 def check_idempotency_key(key: str) -> None:
@@ -89,20 +98,21 @@ def bytes_of(quantity: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
-def _check_resources(resources: pb.Resources) -> None:
+def check_resources(field: str, resources: pb.Resources) -> None:
+    """Raises InvalidParameter. `field` is the name of the message."""
     if resources.HasField("cpu"):
         least, most = _CPUS
         cpu = resources.cpu
         if not (_CPU.fullmatch(cpu) and least <= Decimal(cpu) <= most):
             raise InvalidParameter(
-                f"Field 'resources.cpu' must be a number of cores from {least} to {most}"
+                f"Field '{field}.cpu' must be a number of cores from {least} to {most}"
             )
     if resources.HasField("memory"):
-        _check_quantity("resources.memory", resources.memory, *_MEMORY)
+        _check_quantity(f"{field}.memory", resources.memory, *_MEMORY)
     if resources.HasField("disk"):
-        _check_quantity("resources.disk", resources.disk, *_DISK)
+        _check_quantity(f"{field}.disk", resources.disk, *_DISK)
     if resources.HasField("max_processes"):
-        _check_range("resources.max_processes", resources.max_processes, *_MAX_PROCESSES)
+        check_range(f"{field}.max_processes", resources.max_processes, *MAX_PROCESSES)
 
 
 def _check_quantity(field: str, value: str, least: str, most: str) -> None:
@@ -113,7 +123,8 @@ def _check_quantity(field: str, value: str, least: str, most: str) -> None:
         )
 
 
-def _check_env_vars(env_vars: Mapping[str, str]) -> None:
+def check_env_vars(env_vars: Mapping[str, str]) -> None:
+    """Raises InvalidParameter."""
     if len(env_vars) > _ENV_COUNT:
         raise InvalidParameter(f"Field 'env_vars' must have at most {_ENV_COUNT} entries")
     for name, value in env_vars.items():
@@ -122,7 +133,7 @@ def _check_env_vars(env_vars: Mapping[str, str]) -> None:
                 "Field 'env_vars' must have names that match [A-Za-z_][A-Za-z0-9_]* "
                 "and are at most 128 characters long"
             )
-        _check_text(f"env_vars.{name}", value, _ENV_VALUE_BYTES)
+        check_text(f"env_vars.{name}", value, _ENV_VALUE_BYTES)
     size = sum(len(name.encode()) + len(value.encode()) for name, value in env_vars.items())
     if size > _ENV_BYTES:
         raise InvalidParameter(f"Field 'env_vars' must have at most {_ENV_BYTES} bytes in all")
@@ -134,17 +145,19 @@ def _check_metadata(metadata: Mapping[str, str]) -> None:
     for name, value in metadata.items():
         if not name:
             raise InvalidParameter("Field 'metadata' must not have an empty name")
-        _check_text("metadata (a name)", name, _METADATA_NAME_BYTES)
-        _check_text(f"metadata.{name}", value, _METADATA_VALUE_BYTES)
+        check_text("metadata (a name)", name, _METADATA_NAME_BYTES)
+        check_text(f"metadata.{name}", value, _METADATA_VALUE_BYTES)
 
 
-def _check_text(field: str, value: str, most: int) -> None:
+def check_text(field: str, value: str, most: int) -> None:
+    """At most so many bytes, and no NUL. Raises InvalidParameter."""
     if len(value.encode()) > most:
         raise InvalidParameter(f"Field '{field}' must have at most {most} bytes")
     if "\0" in value:
         raise InvalidParameter(f"Field '{field}' must not hold a NUL character")
 
 
-def _check_range(field: str, value: int, least: int, most: int) -> None:
+def check_range(field: str, value: int, least: int, most: int) -> None:
+    """Raises InvalidParameter."""
     if not least <= value <= most:
         raise InvalidParameter(f"Field '{field}' must be between {least} and {most}")

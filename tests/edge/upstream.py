@@ -19,7 +19,14 @@ from sandbox.execution.v1 import (
 )
 from sandbox.executor.v1 import link_pb2, link_pb2_grpc
 from sandbox.scheduler.v1 import container_pb2, container_pb2_grpc, scheduler_pb2_grpc
-from sandbox.session.v1 import health_pb2, health_pb2_grpc, session_pb2, session_pb2_grpc
+from sandbox.session.v1 import (
+    health_pb2,
+    health_pb2_grpc,
+    session_pb2,
+    session_pb2_grpc,
+    template_pb2,
+    template_pb2_grpc,
+)
 from sandbox_rpc import server
 from sandbox_rpc.auth import Authenticator
 
@@ -103,6 +110,14 @@ class Sessions(_Scripted, session_pb2_grpc.SessionServiceServicer):
     DeleteSession = _played("DeleteSession", empty_pb2.Empty)
 
 
+class Templates(_Scripted, template_pb2_grpc.TemplateServiceServicer):
+    CreateTemplate = _played("CreateTemplate", template_pb2.Template)
+    GetTemplate = _played("GetTemplate", template_pb2.Template)
+    ListTemplates = _played("ListTemplates", template_pb2.ListTemplatesResponse)
+    UpdateTemplate = _played("UpdateTemplate", template_pb2.Template)
+    DeleteTemplate = _played("DeleteTemplate", empty_pb2.Empty)
+
+
 class Health(_Scripted, health_pb2_grpc.HealthServiceServicer):
     Check = _played("Check", lambda: health_pb2.CheckResponse(status="ok"))
 
@@ -153,6 +168,7 @@ class Link(_Scripted, link_pb2_grpc.ExecutorLinkServiceServicer):
 def session_services(script: Script) -> list[server.Service]:
     return [
         _service("sandbox.session.v1.SessionService", USERS, Sessions(script), session_pb2_grpc),
+        _service("sandbox.session.v1.TemplateService", USERS, Templates(script), template_pb2_grpc),
         _service("sandbox.session.v1.HealthService", None, Health(script), health_pb2_grpc),
     ]
 

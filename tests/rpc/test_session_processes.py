@@ -48,6 +48,7 @@ async def test_both_start_serve_and_drain(keys: Keys, platform: Platform, place:
         place,
         sandboxes=str(place / "sandboxes"),
         workspaces=str(place / "workspaces"),
+        environments=str(place / "environments"),
         link_target=f"unix:{place / 'exec_svc'}",
     )
     session = await start(
@@ -97,6 +98,7 @@ async def test_without_tokens_nothing_starts(
         exec_target="unix:/nowhere",
         sandboxes=str(place / "sandboxes"),
         workspaces=str(place / "workspaces"),
+        environments=str(place / "environments"),
         link_target="unix:/nowhere",
     )
     _, log = await process.communicate()

@@ -22,6 +22,7 @@ from session_svc.lifecycle import new_session_id
 from session_svc.migrate import migrate
 from session_svc.models import Base, SessionRow, Status, sandbox_id, session_of
 from session_svc.store import IdempotencyKey, Store, to_message
+from session_svc.template_store import TemplateStore
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
@@ -35,6 +36,7 @@ class Kept:
     database: Database
     clock: ManualClock
     store: Store
+    templates: TemplateStore
 
     def row(self, **values: object) -> SessionRow:
         now = self.clock.now()
@@ -55,6 +57,8 @@ class Kept:
             "env_vars": {"A": "ä\n"},
             "labels": {},
             "timeout": 60,
+            "template": {"packages": []},
+            "dependencies": [],
             "created_at": now,
             "updated_at": now,
             "last_activity_at": now,
@@ -70,7 +74,7 @@ class Kept:
 async def kept(database_url: str) -> AsyncIterator[Kept]:
     database, clock = Database(database_url), ManualClock()
     await migrate(database)
-    yield Kept(database, clock, Store(database, clock))
+    yield Kept(database, clock, Store(database, clock), TemplateStore(database, clock))
     await database.close()
 
 
@@ -93,7 +97,7 @@ async def test_migrating_again_changes_nothing(kept: Kept) -> None:
     row = await kept.insert()
     await asyncio.gather(*(migrate(kept.database) for _ in range(3)))
     assert await kept.store.get(row.session_id)
-    assert await kept.store.template("python-basic")
+    assert await kept.templates.get("python-basic")
 
 
 async def test_sqlite_is_durable_and_waits_for_its_lock(kept: Kept) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 
 import grpc.aio
 import pytest
-from sandbox.session.v1 import health_pb2_grpc, session_pb2_grpc
+from sandbox.session.v1 import health_pb2_grpc, session_pb2_grpc, template_pb2_grpc
 from sandbox.session.v1 import session_pb2 as pb
 from sandbox_rpc.errors import SandboxError, from_rpc_error
 from scheduler_svc.servicer import service as scheduler_service
+from session_svc import template_servicer
 from session_svc.clients import Attachments, Scheduler
 from session_svc.database import Database
 from session_svc.health import Health
@@ -23,6 +24,7 @@ from session_svc.reaper import Reaper
 from session_svc.reconciler import Reconciler
 from session_svc.servicer import services
 from session_svc.store import Store
+from session_svc.template_store import TemplateStore
 
 from tests.rpc.doubles import ManualClock, MemoryRuntime, PromptExecutors
 from tests.support import Keys, Platform, eventually
@@ -36,6 +38,7 @@ class World:
     reconciler: Reconciler
     reaper: Reaper
     stub: session_pb2_grpc.SessionServiceAsyncStub
+    templates: template_pb2_grpc.TemplateServiceAsyncStub
     health: health_pb2_grpc.HealthServiceAsyncStub
 
     def __init__(
@@ -137,8 +140,10 @@ class World:
         scheduler = Scheduler(self._session_svc.dial(self._scheduler_target, "session_svc"))
         attachments = Attachments(self._session_svc.dial(self.exec_target, "session_svc"))
         runtime = pb.RuntimeType.process
+        templates = TemplateStore(self._database, self.clock)
         self.lifecycle = Lifecycle(
             self.store,
+            templates,
             scheduler,
             attachments,
             self.clock,
@@ -149,9 +154,13 @@ class World:
         self.reaper = Reaper(self.store, attachments, self.lifecycle, self.clock)
         peers = {"scheduler_svc": scheduler.channel, "exec_svc": attachments.channel}
         queries = Queries(self.store, attachments, self.clock)
-        served = services(self.lifecycle, queries, Health(self.store, peers), runtime)
+        served = [
+            *services(self.lifecycle, queries, Health(self.store, peers), runtime),
+            template_servicer.service(templates),
+        ]
         channel = self._session_svc.dial_plainly(await self._session_svc.serve(*served))
         self.stub = session_pb2_grpc.SessionServiceStub(channel)
+        self.templates = template_pb2_grpc.TemplateServiceStub(channel)
         self.health = health_pb2_grpc.HealthServiceStub(channel)
 
     async def _stop(self) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from scheduler_svc.packages.environments import Environments
+from scheduler_svc.packages.pip import Pip
 from scheduler_svc.runtimes.base import Resources, Runtime, SandboxSpec, sandbox_id
 from scheduler_svc.runtimes.process import ProcessRuntime
 
@@ -21,6 +23,8 @@ class ProcessHost:
     def __init__(self, place: Path) -> None:
         self.sandboxes = place / "sandboxes"
         self.workspaces = place / "workspaces"
+        self.environments = place / "environments"
+        self.wheels = place / "wheels"
         self._runtimes: list[ProcessRuntime] = []
 
     def start_runtime(self, *, max_sandboxes: int = 20, grace: float = 30) -> ProcessRuntime:
@@ -30,6 +34,9 @@ class ProcessHost:
             workspaces=self.workspaces,
             link_target="unix:/nowhere",
             max_sandboxes=max_sandboxes,
+            environments=Environments(
+                self.environments, Pip(find_links=str(self.wheels), offline=True)
+            ),
             command=STAND_IN,
             grace=grace,
         )

@@ -32,7 +32,10 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class SandboxSpec:
-    """A sandbox that shall run. `token` is the executor's own; it is kept out of logs."""
+    """A sandbox that shall run. `token` is the executor's own; it is kept out of logs.
+
+    `packages` are Python requirements that code in it can import.
+    """
 
     sandbox_id: str
     session_id: str
@@ -41,6 +44,7 @@ class SandboxSpec:
     domain: str
     resources: Resources
     token: str = field(repr=False)
+    packages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,8 @@ class SandboxState:
     """A sandbox as the runtime sees it.
 
     `exit_code` is 128 + n after signal n, and None while it runs or where the runtime
-    could not learn it. `reason` says in words how it ended; it is shown to clients.
+    could not learn it. `reason` says in words how it ended, or what it waits
+    for while it is `creating`; it is shown to clients.
     `ended_at` is None also where nobody saw the end. `stopping`: told to stop, not yet gone.
     `session_id` and `domain` are empty for a warm sandbox that no session has claimed.
     """
@@ -115,8 +120,12 @@ class Runtime(Protocol):
     async def start(self, spec: SandboxSpec) -> SandboxState:
         """Starts a sandbox, or finds the one of this id, ended or not.
 
+        Installs its packages before, which may take minutes: it is `creating` meanwhile, and
+        becomes so without the caller, should that go away. `stop` ends it.
+
         Raises TooManyRequests where there is no room, StateConflict where the runtime
-        cannot isolate, ServiceUnavailable where its engine is down.
+        cannot isolate or the packages cannot be installed, ServiceUnavailable where its
+        engine is down.
         """
 
     async def stop(self, sandbox_id: str) -> None:

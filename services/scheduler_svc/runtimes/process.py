@@ -22,7 +22,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -30,6 +30,7 @@ from pathlib import Path
 
 from sandbox_rpc.errors import NotFound, ServiceUnavailable, TooManyRequests
 
+from scheduler_svc.packages.environments import Environment, Environments
 from scheduler_svc.runtimes.base import (
     Change,
     Changed,
@@ -49,6 +50,7 @@ from scheduler_svc.runtimes.proc import Identity, Process, end_tree
 from scheduler_svc.runtimes.records import Record
 from scheduler_svc.runtimes.usage import measure
 from scheduler_svc.runtimes.users import make_private, workspace_owner
+from scheduler_svc.runtimes.waiting import WaitingRoom
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +80,7 @@ class ProcessRuntime:
         workspaces: Path,
         link_target: str,
         max_sandboxes: int,
+        environments: Environments,
         command: Sequence[str] = EXECUTOR,
         grace: float = GRACE_SECONDS,
     ) -> None:
@@ -95,6 +98,8 @@ class ProcessRuntime:
         self._cgroups = Cgroups()
         self._sandboxes: dict[str, _Sandbox] = {}
         self._feed = Feed()
+        self._environments = environments
+        self._waiting = WaitingRoom(environments, self._feed, self._node, self._launch)
         self._growth = Growth()
         self._closed = False
 
@@ -113,6 +118,7 @@ class ProcessRuntime:
                 shutil.rmtree(home)
             else:
                 self._adopt(record)
+        self._environments.open(self._environments_in_use)
         log.info("found %d sandboxes, %d of them running", len(self._sandboxes), self._running())
 
     async def start(self, spec: SandboxSpec) -> SandboxState:
@@ -120,21 +126,22 @@ class ProcessRuntime:
             await known.stopped()
         if known:
             return self._state(known)
+        if spec.sandbox_id in self._waiting:
+            return await self._waiting.start(spec)
         if self._closed:
             raise ServiceUnavailable("scheduler_svc is going down")
-        if self._running() >= self._max_sandboxes:
+        if self._running() + len(self._waiting) >= self._max_sandboxes:
             raise TooManyRequests(
                 f"all {self._max_sandboxes} sandboxes that this host may run "
                 "(SANDBOX_MAX_SANDBOXES) are in use",
                 retry_after=RETRY_AFTER_SECONDS,
             )
-        # Without an await: one start after the other chooses a uid and leaves a record,
-        # and a caller that goes away cannot cut one in two. Measured: 2 ms.
-        sandbox = self._follow(self._spawn(spec))
-        self._feed.publish(Changed(self._state(sandbox)))
-        return self._state(sandbox)
+        if spec.packages:
+            return await self._waiting.start(spec)
+        return self._launch(spec, None)
 
     async def stop(self, sandbox_id: str) -> None:
+        await self._waiting.stop(sandbox_id)
         sandbox = self._sandboxes.get(sandbox_id)
         if sandbox is None:
             return
@@ -144,7 +151,7 @@ class ProcessRuntime:
 
     async def status(self, sandbox_id: str) -> SandboxState | None:
         sandbox = self._sandboxes.get(sandbox_id)
-        return self._state(sandbox) if sandbox else None
+        return self._state(sandbox) if sandbox else self._waiting.state(sandbox_id)
 
     async def list(self) -> Sequence[SandboxState]:
         return self._states()
@@ -189,12 +196,21 @@ class ProcessRuntime:
         self._closed = True
         self._feed.close()
         self._growth.close()
+        await self._waiting.close()
+        await self._environments.close()
         stopping = [sandbox.stopping for sandbox in self._sandboxes.values() if sandbox.stopping]
         await asyncio.gather(*stopping, return_exceptions=True)
         while self._sandboxes:
             await self._sandboxes.popitem()[1].let_go()
 
-    def _spawn(self, spec: SandboxSpec) -> _Sandbox:
+    def _launch(self, spec: SandboxSpec, packages: Environment | None) -> SandboxState:
+        # Without an await: one start after the other chooses a uid and leaves a record,
+        # and a caller that goes away cannot cut one in two. Measured: 2 ms.
+        sandbox = self._follow(self._spawn(spec, packages))
+        self._feed.publish(Changed(self._state(sandbox)))
+        return self._state(sandbox)
+
+    def _spawn(self, spec: SandboxSpec, packages: Environment | None) -> _Sandbox:
         home = self._home(spec.sandbox_id)
         home.mkdir(exist_ok=True)
         home.chmod(self._passable)
@@ -202,6 +218,9 @@ class ProcessRuntime:
         owner = workspace_owner(self._workspaces, workspace) if self._as_root else None
         make_private(workspace, owner)
         make_private(home / _STATE, owner)
+        environment = self._environment(spec, workspace, owner)
+        if packages:
+            environment["SANDBOX_PACKAGES"] = str(packages.packages)
         with (home / _LOG).open("ab") as output:
             born = subprocess.Popen(
                 [*_WAIT_FOR_GO, *self._command],
@@ -209,13 +228,14 @@ class ProcessRuntime:
                 stdout=output,
                 stderr=output,
                 cwd="/",
-                env=self._environment(spec, workspace, owner),
+                env=environment,
                 start_new_session=True,
             )
         assert born.stdin is not None
         try:
             process = Process(Identity.of(born.pid))
-            record = Record.of(spec, datetime.now(UTC), process.identity)
+            key = packages.key if packages else None
+            record = Record.of(spec, datetime.now(UTC), process.identity, key)
             record.write(home)
         except BaseException:
             born.stdin.close()
@@ -305,8 +325,12 @@ class ProcessRuntime:
     def _running(self) -> int:
         return sum(not sandbox.record.ended for sandbox in self._sandboxes.values())
 
+    def _environments_in_use(self) -> Collection[str]:
+        records = (sandbox.record for sandbox in self._sandboxes.values())
+        return {each.environment for each in records if each.environment and not each.ended}
+
     def _states(self) -> Sequence[SandboxState]:
-        states = map(self._state, self._sandboxes.values())
+        states = [*map(self._state, self._sandboxes.values()), *self._waiting.states()]
         return sorted(states, key=lambda state: state.created_at)
 
     def _state(self, sandbox: _Sandbox) -> SandboxState:

@@ -26,6 +26,8 @@ class Record:
     resources: Resources
     created_at: datetime
     process: Identity
+    # The key of the packages that it has, see packages/environments.py.
+    environment: str | None = None
     ended: bool = False
     # None where scheduler_svc was not there to see it.
     ended_at: datetime | None = None
@@ -34,7 +36,13 @@ class Record:
     last_words: str = ""
 
     @classmethod
-    def of(cls, spec: SandboxSpec, created_at: datetime, process: Identity) -> Record:
+    def of(
+        cls,
+        spec: SandboxSpec,
+        created_at: datetime,
+        process: Identity,
+        environment: str | None = None,
+    ) -> Record:
         return cls(
             sandbox_id=spec.sandbox_id,
             session_id=spec.session_id,
@@ -44,6 +52,7 @@ class Record:
             resources=spec.resources,
             created_at=created_at,
             process=process,
+            environment=environment,
         )
 
     @classmethod

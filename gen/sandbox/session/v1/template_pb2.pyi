@@ -108,22 +108,26 @@ class Template(_message.Message):
         pre_installed_packages: _abc.Iterable[_builtins.str] | None = ...,
         default_resources: _session_pb2.Resources | None = ...,
         security_context: Global___SecurityContext | None = ...,
-        runtime_type: _session_pb2.RuntimeType.Value.ValueType = ...,
+        runtime_type: _session_pb2.RuntimeType.Value.ValueType | None = ...,
         warm_pool_size: _builtins.int | None = ...,
         env_vars: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_image", b"_base_image", "_warm_pool_size", b"_warm_pool_size", "base_image", b"base_image", "created_at", b"created_at", "default_resources", b"default_resources", "security_context", b"security_context", "updated_at", b"updated_at", "warm_pool_size", b"warm_pool_size"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_image", b"_base_image", "_runtime_type", b"_runtime_type", "_warm_pool_size", b"_warm_pool_size", "base_image", b"base_image", "created_at", b"created_at", "default_resources", b"default_resources", "runtime_type", b"runtime_type", "security_context", b"security_context", "updated_at", b"updated_at", "warm_pool_size", b"warm_pool_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_image", b"_base_image", "_warm_pool_size", b"_warm_pool_size", "base_image", b"base_image", "created_at", b"created_at", "default_resources", b"default_resources", "env_vars", b"env_vars", "id", b"id", "image", b"image", "name", b"name", "pre_installed_packages", b"pre_installed_packages", "runtime_type", b"runtime_type", "security_context", b"security_context", "updated_at", b"updated_at", "warm_pool_size", b"warm_pool_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_image", b"_base_image", "_runtime_type", b"_runtime_type", "_warm_pool_size", b"_warm_pool_size", "base_image", b"base_image", "created_at", b"created_at", "default_resources", b"default_resources", "env_vars", b"env_vars", "id", b"id", "image", b"image", "name", b"name", "pre_installed_packages", b"pre_installed_packages", "runtime_type", b"runtime_type", "security_context", b"security_context", "updated_at", b"updated_at", "warm_pool_size", b"warm_pool_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__base_image: _TypeAlias = _typing.Literal["base_image"]  # noqa: Y015
     _WhichOneofArgType__base_image: _TypeAlias = _typing.Literal["_base_image", b"_base_image"]  # noqa: Y015
+    _WhichOneofReturnType__runtime_type: _TypeAlias = _typing.Literal["runtime_type"]  # noqa: Y015
+    _WhichOneofArgType__runtime_type: _TypeAlias = _typing.Literal["_runtime_type", b"_runtime_type"]  # noqa: Y015
     _WhichOneofReturnType__warm_pool_size: _TypeAlias = _typing.Literal["warm_pool_size"]  # noqa: Y015
     _WhichOneofArgType__warm_pool_size: _TypeAlias = _typing.Literal["_warm_pool_size", b"_warm_pool_size"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__base_image) -> _WhichOneofReturnType__base_image | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__runtime_type) -> _WhichOneofReturnType__runtime_type | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__warm_pool_size) -> _WhichOneofReturnType__warm_pool_size | None: ...
 

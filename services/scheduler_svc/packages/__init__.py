@@ -1,0 +1,1 @@
+"""Environments of Python packages: what sandboxes can import besides the standard library."""
