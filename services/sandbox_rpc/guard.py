@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from sandbox_rpc import auth, errors, telemetry
 from sandbox_rpc.auth import Authenticator, Principal
@@ -215,13 +216,14 @@ def _outcome(error: BaseException | None) -> str:
 
 def _guarded(handler: Any, call: _Call) -> Handler:
     """`handler` with `call` around it and errors translated after it."""
+    parse = _lenient(handler.request_deserializer)
     behaviour = handler.unary_unary or handler.stream_unary
     if behaviour is not None:
 
         async def unary(request: Any, context: Any) -> Any:
             try:
                 await call.enter(request)
-                answer = await behaviour(request, context)
+                answer = await behaviour(_readable(request), context)
             except asyncio.CancelledError as error:
                 call.leave(error)
                 raise
@@ -237,14 +239,14 @@ def _guarded(handler: Any, call: _Call) -> Handler:
             if handler.unary_unary
             else grpc.stream_unary_rpc_method_handler
         )
-        return make(unary, handler.request_deserializer, handler.response_serializer)
+        return make(unary, parse, handler.response_serializer)
 
     stream = handler.unary_stream or handler.stream_stream
 
     async def streaming(request: Any, context: Any) -> AsyncIterator[Any]:
         try:
             await call.enter(request)
-            async for message in stream(request, context):
+            async for message in stream(_readable(request), context):
                 yield message
         except asyncio.CancelledError as error:
             call.leave(error)
@@ -260,7 +262,39 @@ def _guarded(handler: Any, call: _Call) -> Handler:
         if handler.unary_stream
         else grpc.stream_stream_rpc_method_handler
     )
-    return make(streaming, handler.request_deserializer, handler.response_serializer)
+    return make(streaming, parse, handler.response_serializer)
+
+
+# What a caller sent in place of a message.
+_UNREADABLE = object()
+
+
+def _lenient(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """gRPC would call a message that cannot be read a fault of ours."""
+
+    def parse_leniently(raw: bytes) -> Any:
+        try:
+            return parse(raw)
+        except DecodeError:
+            return _UNREADABLE
+
+    return parse_leniently
+
+
+def _readable(request: Any) -> Any:
+    """The message, or the stream of messages. Raises InvalidParameter in place of another."""
+    if request is _UNREADABLE:
+        raise errors.InvalidParameter(
+            "the request is no message of its type, or a text in it is not UTF-8"
+        )
+    if hasattr(request, "__aiter__"):
+        return _all_readable(request)
+    return request
+
+
+async def _all_readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _readable(request)
 
 
 async def _abort(context: Any, error: Exception) -> None:

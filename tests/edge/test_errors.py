@@ -79,6 +79,26 @@ async def test_each_row_of_a_call_that_answers_raw_bytes(
     assert (answer.status_code, body_of(answer)["error_code"]) == (status, code)
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/api/v1/sessions/%ff"),
+        ("GET", "/api/v1/sessions?template_id=%c3%28"),
+        ("GET", "/api/v1/executions/%ed%a0%80/events"),
+        ("GET", "/api/v1/sessions/s/files/a%ff"),
+        ("POST", "/api/v1/sessions/%ff/files/upload"),
+    ],
+)
+async def test_a_text_that_is_not_utf_8(
+    client: httpx.AsyncClient, script: Script, method: str, path: str
+) -> None:
+    answer = await client.request(method, path)
+
+    body = body_of(answer)
+    assert (answer.status_code, body["error_code"]) == (400, "Sandbox.InvalidParameter")
+    assert "not UTF-8" in body["error_detail"]
+
+
 async def test_a_stream_that_fails_before_its_first_message(
     client: httpx.AsyncClient, script: Script
 ) -> None:

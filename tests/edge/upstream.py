@@ -15,6 +15,8 @@ from sandbox.execution.v1 import (
     attachment_pb2_grpc,
     execution_pb2,
     execution_pb2_grpc,
+    files_pb2,
+    files_pb2_grpc,
     rest_pb2_grpc,
 )
 from sandbox.executor.v1 import link_pb2, link_pb2_grpc
@@ -98,6 +100,19 @@ def _streamed(method: str) -> Any:
     return behave
 
 
+def _received(method: str, default: Callable[[], Any]) -> Any:
+    async def behave(self: Any, requests: AsyncIterator[Any], context: Any) -> Any:
+        """One call for each message; the answer is made when they have all come, or before."""
+        answer = self.script.answers.get(method)
+        async for request in requests:
+            self.script.record(method, request, context)
+            if answer and (made := await answer(request, context)) is not None:
+                return made
+        return default()
+
+    return behave
+
+
 class _Scripted:
     def __init__(self, script: Script) -> None:
         self.script = script
@@ -139,6 +154,18 @@ class Rest(_Scripted, rest_pb2_grpc.ExecutionRestServiceServicer):
     StreamExecutionEvents = _streamed("StreamExecutionEvents")
 
 
+class Files(_Scripted, files_pb2_grpc.FileServiceServicer):
+    UploadFile = _received("UploadFile", files_pb2.UploadedFile)
+    DownloadFile = _streamed("DownloadFile")
+    ListFiles = _played("ListFiles", files_pb2.ListFilesResponse)
+    DeleteFile = _played("DeleteFile", empty_pb2.Empty)
+
+
+class FilesRest(_Scripted, files_pb2_grpc.FileRestServiceServicer):
+    UploadFileForm = _received("UploadFileForm", files_pb2.UploadedFile)
+    GetFileContent = _played("GetFileContent", HttpBody)
+
+
 class Attachments(_Scripted, attachment_pb2_grpc.AttachmentServiceServicer):
     """Present, so that only the edge keeps callers away from it."""
 
@@ -178,6 +205,8 @@ def exec_services(script: Script) -> list[server.Service]:
     return [
         _service(f"{v1}.ExecutionService", USERS, Executions(script), execution_pb2_grpc),
         _service(f"{v1}.ExecutionRestService", USERS, Rest(script), rest_pb2_grpc),
+        _service(f"{v1}.FileService", USERS, Files(script), files_pb2_grpc),
+        _service(f"{v1}.FileRestService", USERS, FilesRest(script), files_pb2_grpc),
         _service(f"{v1}.AttachmentService", SERVICES, Attachments(script), attachment_pb2_grpc),
         _service(
             "sandbox.executor.v1.ExecutorLinkService", CONTAINERS, Link(script), link_pb2_grpc

@@ -16,7 +16,13 @@ from sandbox.session.v1 import session_pb2 as pb
 from sandbox.session.v1 import session_pb2_grpc
 from sandbox_rpc import telemetry
 from sandbox_rpc.auth import caller
-from sandbox_rpc.errors import Forbidden, NotFound, SandboxError, Unauthorized
+from sandbox_rpc.errors import (
+    Forbidden,
+    InvalidParameter,
+    NotFound,
+    SandboxError,
+    Unauthorized,
+)
 from sandbox_rpc.guard import ANONYMOUS_LINES, AuditLog
 from sandbox_rpc.server import Service
 
@@ -84,6 +90,7 @@ class Door:
 
         service = Service(SERVICE, register, frozenset({"user"}), frozenset({"ListSessions"}))
         channel = self._platform.dial_plainly(await self._platform.serve(service))
+        self.channel = channel
         self.stub = session_pb2_grpc.SessionServiceStub(channel)
 
     async def close(self) -> None:
@@ -285,3 +292,14 @@ def test_a_log_that_is_renamed_goes_on_in_a_new_file(tmp_path: Path) -> None:
 def test_without_its_audit_file_a_service_does_not_start(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         AuditLog(tmp_path / "nowhere" / "audit.log", "session_svc")
+
+
+@pytest.mark.parametrize("raw", [b"\x0a\x01\xff", b"\x0a\xff", b"\xff"])
+async def test_a_message_that_cannot_be_read_is_the_callers_fault(
+    door: Door, keys: Keys, raw: bytes
+) -> None:
+    call = door.channel.unary_unary(f"/{SERVICE}/GetSession")
+
+    refused = await refusal(call(raw, metadata=keys.as_user()))
+    assert isinstance(refused, InvalidParameter)
+    assert isinstance(await refusal(call(raw)), Unauthorized)
