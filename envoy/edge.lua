@@ -50,18 +50,30 @@ local function is_grpc(headers)
   return (headers:get("content-type") or ""):find("application/grpc", 1, true) == 1
 end
 
-local function remove_prefixed(headers, prefixes)
+local function remove_where(headers, matches)
   local found = {}
   for name in pairs(headers) do -- which must not change while it is walked
-    for _, prefix in ipairs(prefixes) do
-      if name:find(prefix, 1, true) == 1 then
-        found[#found + 1] = name
-      end
+    if matches(name) then
+      found[#found + 1] = name
     end
   end
   for _, name in ipairs(found) do
     headers:remove(name)
   end
+end
+
+local function is_grpcs(name)
+  return name:find("grpc-", 1, true) == 1
+end
+
+local function is_envoys(name)
+  return name:find("x-envoy-", 1, true) == 1
+end
+
+-- HTTP allows more than gRPC: names of other characters, and any value under a name that ends in
+-- -bin. gRPC would fail the whole call for one header that means nothing to us.
+local function is_no_metadata(name)
+  return not name:find("^:?[%l%d_.-]+$") or name:find("%-bin$") ~= nil
 end
 
 -- JSON, only as far as it takes to find values in text that protobuf has printed.
@@ -165,7 +177,8 @@ local function plain_error(status, message, request_id)
     message = nil
   end
   if status >= 500 then
-    message = '"request ' .. request_id .. ' failed; the service log has the reason"'
+    local id = request_id:gsub('["\\]', "\\%0") -- visible ASCII, so this is all there is to escape
+    message = '"request ' .. id .. ' failed; the service log has the reason"'
   end
   return {
     error_code = '"Sandbox.' .. word .. '"',
@@ -189,8 +202,12 @@ function envoy_on_request(handle)
   metadata:set(METADATA, "method", headers:get(":method"))
   metadata:set(METADATA, "native", is_grpc(headers)) -- the transcoder will make every call gRPC
   headers:remove("x-http-code")
-  -- A REST caller has no gRPC framing to speak of; what it says of one would only confuse.
-  remove_prefixed(headers, is_grpc(headers) and { "x-envoy-" } or { "x-envoy-", "grpc-" })
+  remove_where(headers, is_envoys)
+  if not is_grpc(headers) then
+    -- A REST caller has no gRPC framing to speak of; what it says of one would only confuse.
+    remove_where(headers, is_grpcs)
+    remove_where(headers, is_no_metadata)
+  end
 end
 
 local function shape_success(handle, headers, code)
@@ -251,7 +268,7 @@ function envoy_on_response(handle)
   if noted.native then
     return
   end
-  remove_prefixed(headers, { "grpc-" })
+  remove_where(headers, is_grpcs)
   local status = headers:get(":status")
   if status == "200" and SUCCESS[code] then
     shape_success(handle, headers, code)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import uuid
 
+import grpc
+import grpc.aio
 import httpx
 import pytest
 from sandbox_rpc import errors
@@ -137,3 +139,29 @@ async def test_answers_tell_nothing_of_the_inside(client: httpx.AsyncClient) -> 
         "server",
         "x-request-id",
     ]
+
+
+@pytest.mark.parametrize("name", ["#", "a!b", "a'b", "a+b", "a~b", "%", "a|b", "x-any-bin", "-bin"])
+async def test_a_header_that_grpc_cannot_carry_does_not_fail_the_call(
+    client: httpx.AsyncClient, script: Script, name: str
+) -> None:
+    answer = await client.get("/api/v1/sessions/s", headers={name: "*", "x-good": "1"})
+
+    assert answer.status_code == 200
+    assert name not in script.calls[-1].metadata
+    assert script.calls[-1].metadata["x-good"] == "1"
+
+
+async def test_a_request_id_is_escaped_in_an_errors_text(
+    client: httpx.AsyncClient, script: Script
+) -> None:
+    request_id = 'a"b\\c'
+
+    async def abort(request: object, context: grpc.aio.ServicerContext[object, object]) -> None:
+        await context.abort(grpc.StatusCode.UNKNOWN, "without an ApiError")
+
+    script.answers["GetSession"] = abort
+    answer = await client.get("/api/v1/sessions/s", headers={"x-request-id": request_id})
+
+    assert answer.status_code == 500
+    assert request_id in answer.json()["error_detail"]
