@@ -153,38 +153,6 @@ class Lifecycle:
         if work:
             work.note_death(sandbox_id, how)
 
-<<<<<<< HEAD
-    def _new_row(self, spec: pb.SessionSpec, template: TemplateRow, caller: Caller) -> SessionRow:
-        now = self._clock.now()
-        asked = spec.resources
-        ephemeral = spec.mode == pb.SessionMode.ephemeral
-        timeout = spec.timeout if spec.HasField("timeout") else DEFAULT_TIMEOUT
-        return SessionRow(
-            session_id=self._new_id(),
-            domain=caller.domain,
-            principal=caller.principal.subject,
-            template_id=template.template_id,
-            mode="ephemeral" if ephemeral else "persistent",
-            status="creating",
-            released=False,
-            generation=1,
-            recoveries=0,
-            runtime_type=self._runtime,
-            cpu=asked.cpu if asked.HasField("cpu") else template.cpu,
-            memory=asked.memory if asked.HasField("memory") else template.memory,
-            disk=asked.disk if asked.HasField("disk") else template.disk,
-            max_processes=(
-                asked.max_processes if asked.HasField("max_processes") else template.max_processes
-            ),
-            env_vars=dict(spec.env_vars),
-            labels=dict(spec.metadata),
-            timeout=timeout,
-            created_at=now,
-            updated_at=now,
-            last_activity_at=now,
-            expires_at=now + timedelta(seconds=timeout),
-        )
-
     async def _introduce(self, row: SessionRow) -> None:
         """Makes exec_svc know a session before its client does, who may submit work at once."""
         try:
@@ -194,8 +162,6 @@ class Lifecycle:
             # The work that goes on will do it.
             log.warning("%s is not known to exec_svc yet: %r", row.session_id, error)
 
-=======
->>>>>>> 5c73fb9 (wip)
     async def _create(self, session_id: str, work: Work) -> SandboxError | None:
         row = await self._store.get(session_id)
         if row is None or row.status != "creating":  # moved on before this work began
