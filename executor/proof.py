@@ -112,13 +112,15 @@ async def attempt(way: str, workspace: Path, event: dict[str, Any]) -> Findings:
     return ended
 
 
-async def run(way: str, workspace: Path, code: bytes, event: dict[str, Any]) -> Any:
+async def run(
+    way: str, workspace: Path, code: bytes, event: dict[str, Any], tools: Tools | None = None
+) -> Any:
     """What a handler returns from a sandbox made in one way; else the end, as text."""
     from executor import cold
     from executor.sandbox import Job
     from executor.zygote import Zygote
 
-    tools = Tools.find()
+    tools = tools or Tools.find()
     zygote = await Zygote.start(tools, workspace) if way == "zygote" else None
     sandbox = await (zygote.make() if zygote else cold.make(tools, workspace))
     said = []
