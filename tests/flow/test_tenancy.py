@@ -108,10 +108,14 @@ def test_admins_only(stack: Stack) -> None:
     with User(stack, token) as user:
         assert user.get("/containers") == 403
         assert user.get("/containers/none/logs") == 403
+        assert user.get("/templates") == 200
+        assert user.post("/templates", {"id": "mine"}).status_code == 403
+        assert user.delete("/templates/python-basic") == 403
     admin, _ = create(stack, "--role", "admin")
     with User(stack, admin, "any") as user:
         assert user.get("/containers") == 200
         assert user.get("/containers/none/logs") == 404
+        assert user.delete("/templates/none") == 404
 
 
 def test_live_sessions_are_limited(stack: Stack) -> None:

@@ -99,6 +99,7 @@ async def test_without_tokens_nothing_starts(
         sandboxes=str(place / "sandboxes"),
         workspaces=str(place / "workspaces"),
         environments=str(place / "environments"),
+        files_listen=f"unix:{place / 'files'}",
         link_target="unix:/nowhere",
     )
     _, log = await process.communicate()
