@@ -34,6 +34,9 @@ import httpx
 Json = dict[str, Any]
 
 REQUEST_SECONDS = 60.0
+# Beyond that, for a session that pulls an image or installs packages: a little more than the
+# edge gives it, so that whoever is too slow is told by it.
+OPEN_SECONDS = 1300.0
 # How often a broken event stream is taken up again without one new event.
 STREAM_ATTEMPTS = 6
 FIRST_RETRY_SECONDS = 0.2
@@ -168,6 +171,7 @@ class Client:
             query={} if wait else {"wait": "false"},
             body={"template_id": template_id, **fields},
             idempotency_key=idempotency_key,
+            longer=OPEN_SECONDS if wait else 0,
         )
 
     def session(self, session_id: str) -> Json:
@@ -180,6 +184,25 @@ class Client:
     def delete_session(self, session_id: str) -> None:
         """Ends a session and its sandbox; doing it again succeeds."""
         self._call("DELETE", f"/api/v1/sessions/{_segment(session_id)}")
+
+    def create_template(self, **fields: Any) -> Json:
+        """Adds a template; `fields` are those of the request body, `id` among them."""
+        return self._call("POST", "/api/v1/templates", body=fields)
+
+    def template(self, template_id: str) -> Json:
+        return self._call("GET", f"/api/v1/templates/{_segment(template_id)}")
+
+    def templates(self, **filters: Any) -> Json:
+        """{templates, total}; `filters` are limit, offset."""
+        return self._call("GET", "/api/v1/templates", query=filters)
+
+    def replace_template(self, template_id: str, **fields: Any) -> Json:
+        """Gives a template these fields; one that is left out takes its default."""
+        return self._call("PUT", f"/api/v1/templates/{_segment(template_id)}", body=fields)
+
+    def delete_template(self, template_id: str) -> None:
+        """Removes a template that no live session uses."""
+        self._call("DELETE", f"/api/v1/templates/{_segment(template_id)}")
 
     def execute(
         self,
