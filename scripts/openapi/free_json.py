@@ -120,26 +120,37 @@ def _events(schemas: Schemas) -> Body:
         },
         "required": ["data"],
     }
-    state = schemas.ref(f"{_V1}.ExecutionState", answer=True)
-    return Body(
-        {
-            "text/event-stream": {
-                "schema": {
-                    "type": "string",
-                    "description": "Server-sent events. `id` increases; `event` says what the "
-                    "JSON in `data` is; `result` is always the last.",
-                    # OpenAPI 3.1 has no word for the items of a stream.
-                    "x-events": {
-                        "stdout": output,
-                        "stderr": output,
-                        "status": state,
-                        "result": _result(schemas),
-                    },
-                },
-                "example": 'id: 1\nevent: stdout\ndata: {"data":"hello\\n"}\n\n',
-            }
-        }
-    )
+    kinds = {
+        "stdout": output,
+        "stderr": output,
+        "status": schemas.ref(f"{_V1}.ExecutionState", answer=True),
+        "result": _result(schemas),
+    }
+    # OpenAPI 3.1 has no word for the items of a stream: this is the schema of each.
+    schemas.components["ServerSentEvent"] = {
+        "description": "One event: its lines `id:`, `event:` and `data:`. Ids increase from 1; "
+        "`result` is always the last. Lines that begin with `:` mean nothing.",
+        "oneOf": [_event(kind, schema) for kind, schema in kinds.items()],
+    }
+    schema = {"$ref": "#/components/schemas/ServerSentEvent"}
+    example = {"id": "1", "event": "stdout", "data": '{"data":"hello\\n"}'}
+    return Body({"text/event-stream": {"schema": schema, "example": example}})
+
+
+def _event(kind: str, data: Json) -> Json:
+    return {
+        "type": "object",
+        "properties": {
+            "id": {"type": "string", "pattern": "^[1-9][0-9]*$"},
+            "event": {"const": kind},
+            "data": {
+                "type": "string",
+                "contentMediaType": "application/json",
+                "contentSchema": data,
+            },
+        },
+        "required": ["id", "event", "data"],
+    }
 
 
 def _upload(schemas: Schemas) -> Body:
