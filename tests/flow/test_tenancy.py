@@ -106,15 +106,11 @@ def test_a_domain_that_is_not_the_tokens_is_403(stack: Stack) -> None:
 def test_admins_only(stack: Stack) -> None:
     token, _ = create(stack)
     with User(stack, token) as user:
-        assert user.get("/containers") == 403
-        assert user.get("/containers/none/logs") == 403
         assert user.get("/templates") == 200
         assert user.post("/templates", {"id": "mine"}).status_code == 403
         assert user.delete("/templates/python-basic") == 403
     admin, _ = create(stack, "--role", "admin")
     with User(stack, admin, "any") as user:
-        assert user.get("/containers") == 200
-        assert user.get("/containers/none/logs") == 404
         assert user.delete("/templates/none") == 404
 
 

@@ -77,7 +77,7 @@ class ContainerServiceServicer:
     def ListContainers(self, request, context):
         """The domain's containers, newest first. Usage is measured for those of the page.
 
-        INVALID_ARGUMENT: a parameter out of range. PERMISSION_DENIED: for admins alone.
+        INVALID_ARGUMENT: a parameter out of range.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,7 +105,7 @@ class ContainerServiceServicer:
         With `follow` lines come as they are written, and the stream ends when the container
         ends. Otherwise it ends with the last line there is.
 
-        INVALID_ARGUMENT: a parameter out of range. PERMISSION_DENIED: for admins alone.
+        INVALID_ARGUMENT: a parameter out of range.
         NOT_FOUND where the caller may not see the container, or once it is gone: its log
         goes with it.
         """

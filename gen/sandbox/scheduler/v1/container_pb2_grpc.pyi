@@ -44,7 +44,7 @@ class ContainerServiceStub:
     ListContainers: _grpc.UnaryUnaryMultiCallable[_container_pb2.ListContainersRequest, _container_pb2.ListContainersResponse]
     """The domain's containers, newest first. Usage is measured for those of the page.
 
-    INVALID_ARGUMENT: a parameter out of range. PERMISSION_DENIED: for admins alone.
+    INVALID_ARGUMENT: a parameter out of range.
     """
     GetContainer: _grpc.UnaryUnaryMultiCallable[_container_pb2.GetContainerRequest, _container_pb2.Container]
     """One container. NOT_FOUND where the caller may not see it."""
@@ -58,7 +58,7 @@ class ContainerServiceStub:
     With `follow` lines come as they are written, and the stream ends when the container
     ends. Otherwise it ends with the last line there is.
 
-    INVALID_ARGUMENT: a parameter out of range. PERMISSION_DENIED: for admins alone.
+    INVALID_ARGUMENT: a parameter out of range.
     NOT_FOUND where the caller may not see the container, or once it is gone: its log
     goes with it.
     """
@@ -78,7 +78,7 @@ class ContainerServiceAsyncStub(ContainerServiceStub):
     ListContainers: _aio.UnaryUnaryMultiCallable[_container_pb2.ListContainersRequest, _container_pb2.ListContainersResponse]  # type: ignore[assignment]
     """The domain's containers, newest first. Usage is measured for those of the page.
 
-    INVALID_ARGUMENT: a parameter out of range. PERMISSION_DENIED: for admins alone.
+    INVALID_ARGUMENT: a parameter out of range.
     """
     GetContainer: _aio.UnaryUnaryMultiCallable[_container_pb2.GetContainerRequest, _container_pb2.Container]  # type: ignore[assignment]
     """One container. NOT_FOUND where the caller may not see it."""
@@ -92,7 +92,7 @@ class ContainerServiceAsyncStub(ContainerServiceStub):
     With `follow` lines come as they are written, and the stream ends when the container
     ends. Otherwise it ends with the last line there is.
 
-    INVALID_ARGUMENT: a parameter out of range. PERMISSION_DENIED: for admins alone.
+    INVALID_ARGUMENT: a parameter out of range.
     NOT_FOUND where the caller may not see the container, or once it is gone: its log
     goes with it.
     """
@@ -115,7 +115,7 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_container_pb2.ListContainersResponse, _abc.Awaitable[_container_pb2.ListContainersResponse]]:
         """The domain's containers, newest first. Usage is measured for those of the page.
 
-        INVALID_ARGUMENT: a parameter out of range. PERMISSION_DENIED: for admins alone.
+        INVALID_ARGUMENT: a parameter out of range.
         """
 
     @_abc_1.abstractmethod
@@ -147,7 +147,7 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         With `follow` lines come as they are written, and the stream ends when the container
         ends. Otherwise it ends with the last line there is.
 
-        INVALID_ARGUMENT: a parameter out of range. PERMISSION_DENIED: for admins alone.
+        INVALID_ARGUMENT: a parameter out of range.
         NOT_FOUND where the caller may not see the container, or once it is gone: its log
         goes with it.
         """
