@@ -14,7 +14,12 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from sandbox_rpc.errors import InvalidParameter
-from scheduler_svc.packages.environments import IDLE_SECONDS, Environment, Environments
+from scheduler_svc.packages.environments import (
+    CONCURRENT_BUILDS,
+    IDLE_SECONDS,
+    Environment,
+    Environments,
+)
 from scheduler_svc.packages.pip import InstallError, Pip
 
 from tests.support import PATIENCE, eventually, only
@@ -100,8 +105,7 @@ async def test_packages_are_installed_with_what_they_need(shelf: Shelf) -> None:
         wanted = 0o555 if path.is_dir() else 0o444
         assert path.stat().st_mode & wanted == wanted, path
 
-    assert reports[0] == "waiting for other installations to end"
-    assert reports[1] == "installing 2 packages"
+    assert reports[0] == "installing 2 packages"
     assert reports[-1] == "installing 2 packages: unpacking 2, with what they need"
     assert shelf.names() == {made.key}
 
@@ -224,6 +228,33 @@ async def test_when_nobody_waits_any_more_the_installation_ends(
 
     await eventually(clean)
     await get(environments, "beta")
+
+
+async def test_only_so_many_install_at_the_same_time(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install, go, running = Pip.install, asyncio.Event(), 0
+
+    async def held_up(self: Pip, *arguments: object) -> Path:
+        nonlocal running
+        running += 1
+        await go.wait()
+        return await install(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Pip, "install", held_up)
+    environments = shelf.open()
+    sets = ("beta", "beta==1.0", "beta==2.0")
+    callers = [asyncio.create_task(get(environments, each)) for each in sets]
+
+    async def both_slots_taken() -> bool:
+        return running == CONCURRENT_BUILDS
+
+    await eventually(both_slots_taken)
+    go.set()
+    made = await asyncio.gather(*callers)
+    waited = [reports for _, reports in made if "waiting for other installations to end" in reports]
+    assert len(waited) == len(sets) - CONCURRENT_BUILDS
+    assert running == len(sets)
 
 
 async def test_what_a_crash_left_is_removed_at_the_start(shelf: Shelf) -> None:

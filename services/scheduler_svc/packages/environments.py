@@ -125,7 +125,8 @@ class Environments:
                 self._build(build, key, requirements), context=contextvars.Context()
             )
         build.reports.append(report)
-        report(build.progress or "waiting for other installations to end")
+        if build.progress:
+            report(build.progress)
         try:
             return await asyncio.shield(build.task)
         finally:
@@ -138,6 +139,8 @@ class Environments:
 
     async def _build(self, build: _Build, key: str, requirements: Sequence[str]) -> Environment:
         try:
+            if self._slots.locked():
+                build.report("waiting for other installations to end")
             async with self._slots:
                 started = time.monotonic()
                 made = await self._install(build, key, requirements)
