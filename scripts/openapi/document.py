@@ -37,8 +37,8 @@ _HEADERS: dict[str, Json] = {
     },
     "x-request-id": {
         "description": "Returned with the answer, and in every log line and trace of the request; "
-        "made where absent or not of this form.",
-        "schema": {"type": "string", "pattern": "^[!-~]{1,128}$"},
+        "made where absent or not 1 to 128 visible ASCII characters.",
+        "schema": {"type": "string"},
     },
     "Idempotency-Key": {
         "description": "The same key with the same body within 24 h returns the first answer; "

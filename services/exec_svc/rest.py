@@ -85,6 +85,9 @@ class ExecutionRestServicer(rest_pb2_grpc.ExecutionRestServiceServicer):
 def parse(session_id: str, body: bytes) -> NewExecution:
     """Reads the body of an execute request. `event` stays the bytes that the client wrote."""
     fields = top_level_fields(body)
+    timeout = fields.get("timeout")
+    if timeout is not None and isinstance(timeout[0], float) and timeout[0].is_integer():
+        fields["timeout"] = int(timeout[0]), timeout[1]  # 30.0 is an integer in JSON
     for name, (value, _) in fields.items():
         kind, words = _TYPES.get(name, (object, ""))
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
