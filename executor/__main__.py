@@ -64,7 +64,7 @@ async def _serve(settings: Settings) -> int:
 
     spool = Spool(settings.state)
     cgroups = Cgroups.parse(settings.cgroups)
-    runs = Runs(settings.workspace, spool, settings.packages, cgroups)
+    runs = Runs(settings.workspace, spool, settings.packages, cgroups, settings.preload)
     link = Link(settings, runs, spool)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,13 +60,14 @@ class Runs:
         spool: Spool,
         packages: Path | None = None,
         cgroups: Cgroups | None = None,
+        preload: Sequence[str] = (),
     ) -> None:
         self._workspace = workspace
         self._spool = spool
         self._cgroups = cgroups
         self._environment = default_environment(with_packages=packages is not None)
         self._config = pb.SessionConfig()
-        self._workshop = Workshop(workspace, packages)
+        self._workshop = Workshop(workspace, packages, preload)
         self._pool = Pool(self._workshop.make, IDLE_SANDBOXES)
         self._running: dict[Key, _Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()

@@ -10,7 +10,8 @@ from pathlib import Path
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`uid` is set only where the executor is started as root and has to drop to it;
-    `packages` only for a session that has some, as a directory of installed ones;
+    `packages` only for a session that has some, as a directory of installed ones,
+    and `preload` names those of them that are imported ahead of runs;
     `cgroups` only where the sandbox has control groups to make its own in."""
 
     sandbox_id: str
@@ -19,6 +20,7 @@ class Settings:
     workspace: Path
     state: Path
     packages: Path | None
+    preload: tuple[str, ...]
     uid: int | None
     cgroups: str
 
@@ -33,6 +35,7 @@ class Settings:
             workspace=Path(environ["SANDBOX_WORKSPACE"]),
             state=Path(environ["SANDBOX_STATE"]),
             packages=Path(packages) if packages else None,
+            preload=tuple(filter(None, environ.get("SANDBOX_PRELOAD", "").split(","))),
             uid=int(uid) if uid else None,
             cgroups=environ.get("SANDBOX_CGROUPS", ""),
         )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from executor import cold
 from executor.bwrap import IsolationError, Tools
+from executor.preload import modules_of
 from executor.sandbox import Sandbox
 from executor.zygote import Zygote
 
@@ -19,10 +21,14 @@ MAX_ZYGOTES = 10  # of one executor: after so many that died, bwrap alone makes 
 class Workshop:
     """The guarantees are the same on both paths; only the time differs (31 ms and 6 ms here)."""
 
-    def __init__(self, workspace: Path, packages: Path | None = None) -> None:
-        """`packages` is a directory of installed ones, which sandboxes see read-only."""
+    def __init__(
+        self, workspace: Path, packages: Path | None = None, preload: Sequence[str] = ()
+    ) -> None:
+        """`packages` is a directory of installed ones, which sandboxes see read-only;
+        `preload` names those whose modules the zygote imports."""
         self._workspace = workspace
         self._packages = packages
+        self._modules = modules_of(packages, preload) if packages else []
         self._tools: Tools | None = None
         self._zygote: Zygote | None = None
         self._zygotes = 0
@@ -52,7 +58,7 @@ class Workshop:
                 self._zygotes += 1
                 assert self._tools is not None
                 try:
-                    self._zygote = await Zygote.start(self._tools, self._workspace)
+                    self._zygote = await Zygote.start(self._tools, self._workspace, self._modules)
                 except (IsolationError, OSError) as error:
                     log.warning("%s", error)
             return self._zygote

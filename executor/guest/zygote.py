@@ -30,6 +30,10 @@ def main() -> None:
         program = file.read()
     init.set_dumpable(False)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.path.append("/opt/packages")
+    # Numeric libraries start threads at their import, and no thread survives a fork.
+    for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = "1"
     for name in sys.argv[5:]:
         try:
             importlib.import_module(name)

@@ -14,7 +14,7 @@ from sandbox_rpc.auth import Secret
 from sandbox_rpc.errors import InvalidParameter, NotFound
 from sandbox_rpc.server import Service
 
-from scheduler_svc.packages.requirements import canonical
+from scheduler_svc.packages.requirements import canonical, names
 from scheduler_svc.runtimes.base import (
     Change,
     Changed,
@@ -94,6 +94,7 @@ class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
             ),
             token=self._secret.sign("container", name),
             packages=canonical(request.packages),
+            preload=tuple(sorted(names(request.preload))),
         )
 
     def _pack(self, state: SandboxState) -> pb.Sandbox:

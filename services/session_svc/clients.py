@@ -46,6 +46,9 @@ class Scheduler:
             ),
             domain=row.domain,
             packages=row.packages,
+            # With packages of the client's choice among them, which version of a module the
+            # template's own would import is the client's choice, too.
+            preload=[] if row.dependencies else row.template["packages"],
         )
         timeout = _START_WITH_PACKAGES if row.packages else _START
         sandbox: scheduler.Sandbox = await self.channel.call(

@@ -25,7 +25,7 @@ from exec_svc.spans import Spans
 from sandbox.execution.v1 import attachment_pb2, attachment_pb2_grpc, execution_pb2_grpc
 from sandbox.execution.v1 import execution_pb2 as pb
 from sandbox.executor.v1 import link_pb2
-from sandbox_rpc.server import Server, serve
+from sandbox_rpc.server import Server, Service, serve
 from sandbox_rpc.telemetry import ForeignSpans
 from scheduler_svc.runtimes.cgroups import Cgroups
 
@@ -57,12 +57,15 @@ class ExecService:
         spans = Spans(ForeignSpans(None, "executor"))
         self.links = Links(sessions, store, journal, hub, spans)
         executions = Executions(sessions, store, journal, self.links, hub)
-        self._server = await serve(
-            self.target, services(executions, sessions, self.links), self.keys.authenticator
-        )
+        every = [*services(executions, sessions, self.links), *self.more_services(sessions)]
+        self._server = await serve(self.target, every, self.keys.authenticator)
         channel = self._platform.dial(self.target).grpc
         self.api = execution_pb2_grpc.ExecutionServiceStub(channel)
         self.attachments = attachment_pb2_grpc.AttachmentServiceStub(channel)
+
+    def more_services(self, sessions: SessionStore) -> list[Service]:
+        """What a test of other parts serves beside them."""
+        return []
 
     async def crash(self) -> None:
         """Cuts every call and link; what was not committed is gone."""
@@ -78,8 +81,16 @@ class ExecService:
             self._cgroups.remove(sandbox_id)
         await self.crash()
 
-    async def session(self, name: str, *, ephemeral: bool = False, **env: str) -> str:
-        """Registers a session in the domain "default" and answers its id."""
+    async def session(
+        self,
+        name: str,
+        *,
+        ephemeral: bool = False,
+        domain: str = "default",
+        disk: int = 0,
+        **env: str,
+    ) -> str:
+        """Registers a session and answers its id; `disk` is in bytes."""
         session_id = f"sess_{name}{secrets.token_hex(8)}"[:21]
         config = link_pb2.SessionConfig(
             env_vars=env,
@@ -87,14 +98,17 @@ class ExecService:
             max_processes=64,
             concurrency=1,
             ephemeral=ephemeral,
+            disk_bytes=disk,
         )
         request = attachment_pb2.RegisterSessionRequest(
-            session_id=session_id, domain="default", config=config
+            session_id=session_id, domain=domain, config=config
         )
         await self.attachments.RegisterSession(request, metadata=self.keys.as_service())
         return session_id
 
-    def executor(self, session_id: str, generation: int = 1, wrapper: Sequence[str] = ()) -> str:
+    def executor(
+        self, session_id: str, generation: int = 1, wrapper: Sequence[str] = (), **extra: str
+    ) -> str:
         """Starts a real executor, as the process runtime does, and answers its sandbox id.
 
         `wrapper` is a command that starts it in an environment of the test's making; it
@@ -111,6 +125,7 @@ class ExecService:
             "SANDBOX_WORKSPACE": str(workspace),
             "SANDBOX_STATE": str(state),
         }
+        environment |= extra
         for path in (workspace, state):
             path.mkdir(exist_ok=True)
             if os.geteuid() == 0 and not wrapper:

@@ -25,6 +25,11 @@ def canonical(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted({_canonical(text) for text in texts}))
 
 
+def names(texts: Iterable[str]) -> set[str]:
+    """The canonical names of the packages that requirements ask for. Raises InvalidParameter."""
+    return {Requirement(_canonical(text)).name for text in texts}
+
+
 def key_of(requirements: Iterable[str]) -> str:
     """Names what these canonical requirements make for this interpreter: 32 hex digits."""
     interpreter = (sys.implementation.cache_tag, sysconfig.get_platform())

@@ -34,7 +34,8 @@ class Resources:
 class SandboxSpec:
     """A sandbox that shall run. `token` is the executor's own; it is kept out of logs.
 
-    `packages` are Python requirements that code in it can import.
+    `packages` are Python requirements that code in it can import; `preload` names those
+    whose modules its interpreter imports ahead.
     """
 
     sandbox_id: str
@@ -45,6 +46,7 @@ class SandboxSpec:
     resources: Resources
     token: str = field(repr=False)
     packages: tuple[str, ...] = ()
+    preload: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

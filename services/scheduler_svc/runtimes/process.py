@@ -221,6 +221,7 @@ class ProcessRuntime:
         environment = self._environment(spec, workspace, owner)
         if packages:
             environment["SANDBOX_PACKAGES"] = str(packages.packages)
+            environment["SANDBOX_PRELOAD"] = ",".join(spec.preload)
         with (home / _LOG).open("ab") as output:
             born = subprocess.Popen(
                 [*_WAIT_FOR_GO, *self._command],

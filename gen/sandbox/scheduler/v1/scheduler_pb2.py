@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from sandbox.session.v1 import session_pb2 as sandbox_dot_session_dot_v1_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$sandbox/scheduler/v1/scheduler.proto\x12\x14sandbox.scheduler.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a sandbox/session/v1/session.proto\"_\n\rSandboxStatus\"N\n\x05Value\x12\x0f\n\x0bunspecified\x10\x00\x12\x0c\n\x08\x63reating\x10\x01\x12\x0b\n\x07running\x10\x02\x12\r\n\tcompleted\x10\x03\x12\n\n\x06\x66\x61iled\x10\x04\"\xe3\x01\n\x13StartSandboxRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x05\x12\x13\n\x0btemplate_id\x18\x03 \x01(\t\x12;\n\x0cruntime_type\x18\x04 \x01(\x0e\x32%.sandbox.session.v1.RuntimeType.Value\x12\x30\n\tresources\x18\x05 \x01(\x0b\x32\x1d.sandbox.session.v1.Resources\x12\x0e\n\x06\x64omain\x18\x06 \x01(\t\x12\x10\n\x08packages\x18\x07 \x03(\t\"(\n\x12StopSandboxRequest\x12\x12\n\nsandbox_id\x18\x01 \x01(\t\"\x15\n\x13StopSandboxResponse\"\'\n\x11GetSandboxRequest\x12\x12\n\nsandbox_id\x18\x01 \x01(\t\"\x16\n\x14ListSandboxesRequest\"I\n\x15ListSandboxesResponse\x12\x30\n\tsandboxes\x18\x01 \x03(\x0b\x32\x1d.sandbox.scheduler.v1.Sandbox\"\x17\n\x15WatchSandboxesRequest\"\x82\x01\n\x16WatchSandboxesResponse\x12\x30\n\x07\x63hanged\x18\x01 \x01(\x0b\x32\x1d.sandbox.scheduler.v1.SandboxH\x00\x12\x11\n\x07removed\x18\x02 \x01(\tH\x00\x12\x1b\n\x11snapshot_complete\x18\x03 \x01(\x08H\x00\x42\x06\n\x04kind\"\xfb\x02\n\x07Sandbox\x12\x12\n\nsandbox_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x05\x12;\n\x0cruntime_type\x18\x04 \x01(\x0e\x32%.sandbox.session.v1.RuntimeType.Value\x12\x39\n\x06status\x18\x05 \x01(\x0e\x32).sandbox.scheduler.v1.SandboxStatus.Value\x12\x13\n\x06reason\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x16\n\texit_code\x18\x07 \x01(\x05H\x01\x88\x01\x01\x12\x0c\n\x04node\x18\x08 \x01(\t\x12\x14\n\x0c\x63ontainer_id\x18\t \x01(\t\x12\x15\n\x08pod_name\x18\n \x01(\tH\x02\x88\x01\x01\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\t\n\x07_reasonB\x0c\n\n_exit_codeB\x0b\n\t_pod_name2\xff\x03\n\x10SchedulerService\x12X\n\x0cStartSandbox\x12).sandbox.scheduler.v1.StartSandboxRequest\x1a\x1d.sandbox.scheduler.v1.Sandbox\x12\x62\n\x0bStopSandbox\x12(.sandbox.scheduler.v1.StopSandboxRequest\x1a).sandbox.scheduler.v1.StopSandboxResponse\x12T\n\nGetSandbox\x12\'.sandbox.scheduler.v1.GetSandboxRequest\x1a\x1d.sandbox.scheduler.v1.Sandbox\x12h\n\rListSandboxes\x12*.sandbox.scheduler.v1.ListSandboxesRequest\x1a+.sandbox.scheduler.v1.ListSandboxesResponse\x12m\n\x0eWatchSandboxes\x12+.sandbox.scheduler.v1.WatchSandboxesRequest\x1a,.sandbox.scheduler.v1.WatchSandboxesResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$sandbox/scheduler/v1/scheduler.proto\x12\x14sandbox.scheduler.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a sandbox/session/v1/session.proto\"_\n\rSandboxStatus\"N\n\x05Value\x12\x0f\n\x0bunspecified\x10\x00\x12\x0c\n\x08\x63reating\x10\x01\x12\x0b\n\x07running\x10\x02\x12\r\n\tcompleted\x10\x03\x12\n\n\x06\x66\x61iled\x10\x04\"\xf4\x01\n\x13StartSandboxRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x05\x12\x13\n\x0btemplate_id\x18\x03 \x01(\t\x12;\n\x0cruntime_type\x18\x04 \x01(\x0e\x32%.sandbox.session.v1.RuntimeType.Value\x12\x30\n\tresources\x18\x05 \x01(\x0b\x32\x1d.sandbox.session.v1.Resources\x12\x0e\n\x06\x64omain\x18\x06 \x01(\t\x12\x10\n\x08packages\x18\x07 \x03(\t\x12\x0f\n\x07preload\x18\x08 \x03(\t\"(\n\x12StopSandboxRequest\x12\x12\n\nsandbox_id\x18\x01 \x01(\t\"\x15\n\x13StopSandboxResponse\"\'\n\x11GetSandboxRequest\x12\x12\n\nsandbox_id\x18\x01 \x01(\t\"\x16\n\x14ListSandboxesRequest\"I\n\x15ListSandboxesResponse\x12\x30\n\tsandboxes\x18\x01 \x03(\x0b\x32\x1d.sandbox.scheduler.v1.Sandbox\"\x17\n\x15WatchSandboxesRequest\"\x82\x01\n\x16WatchSandboxesResponse\x12\x30\n\x07\x63hanged\x18\x01 \x01(\x0b\x32\x1d.sandbox.scheduler.v1.SandboxH\x00\x12\x11\n\x07removed\x18\x02 \x01(\tH\x00\x12\x1b\n\x11snapshot_complete\x18\x03 \x01(\x08H\x00\x42\x06\n\x04kind\"\xfb\x02\n\x07Sandbox\x12\x12\n\nsandbox_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x05\x12;\n\x0cruntime_type\x18\x04 \x01(\x0e\x32%.sandbox.session.v1.RuntimeType.Value\x12\x39\n\x06status\x18\x05 \x01(\x0e\x32).sandbox.scheduler.v1.SandboxStatus.Value\x12\x13\n\x06reason\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x16\n\texit_code\x18\x07 \x01(\x05H\x01\x88\x01\x01\x12\x0c\n\x04node\x18\x08 \x01(\t\x12\x14\n\x0c\x63ontainer_id\x18\t \x01(\t\x12\x15\n\x08pod_name\x18\n \x01(\tH\x02\x88\x01\x01\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\t\n\x07_reasonB\x0c\n\n_exit_codeB\x0b\n\t_pod_name2\xff\x03\n\x10SchedulerService\x12X\n\x0cStartSandbox\x12).sandbox.scheduler.v1.StartSandboxRequest\x1a\x1d.sandbox.scheduler.v1.Sandbox\x12\x62\n\x0bStopSandbox\x12(.sandbox.scheduler.v1.StopSandboxRequest\x1a).sandbox.scheduler.v1.StopSandboxResponse\x12T\n\nGetSandbox\x12\'.sandbox.scheduler.v1.GetSandboxRequest\x1a\x1d.sandbox.scheduler.v1.Sandbox\x12h\n\rListSandboxes\x12*.sandbox.scheduler.v1.ListSandboxesRequest\x1a+.sandbox.scheduler.v1.ListSandboxesResponse\x12m\n\x0eWatchSandboxes\x12+.sandbox.scheduler.v1.WatchSandboxesRequest\x1a,.sandbox.scheduler.v1.WatchSandboxesResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,23 +38,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SANDBOXSTATUS_VALUE']._serialized_start=146
   _globals['_SANDBOXSTATUS_VALUE']._serialized_end=224
   _globals['_STARTSANDBOXREQUEST']._serialized_start=227
-  _globals['_STARTSANDBOXREQUEST']._serialized_end=454
-  _globals['_STOPSANDBOXREQUEST']._serialized_start=456
-  _globals['_STOPSANDBOXREQUEST']._serialized_end=496
-  _globals['_STOPSANDBOXRESPONSE']._serialized_start=498
-  _globals['_STOPSANDBOXRESPONSE']._serialized_end=519
-  _globals['_GETSANDBOXREQUEST']._serialized_start=521
-  _globals['_GETSANDBOXREQUEST']._serialized_end=560
-  _globals['_LISTSANDBOXESREQUEST']._serialized_start=562
-  _globals['_LISTSANDBOXESREQUEST']._serialized_end=584
-  _globals['_LISTSANDBOXESRESPONSE']._serialized_start=586
-  _globals['_LISTSANDBOXESRESPONSE']._serialized_end=659
-  _globals['_WATCHSANDBOXESREQUEST']._serialized_start=661
-  _globals['_WATCHSANDBOXESREQUEST']._serialized_end=684
-  _globals['_WATCHSANDBOXESRESPONSE']._serialized_start=687
-  _globals['_WATCHSANDBOXESRESPONSE']._serialized_end=817
-  _globals['_SANDBOX']._serialized_start=820
-  _globals['_SANDBOX']._serialized_end=1199
-  _globals['_SCHEDULERSERVICE']._serialized_start=1202
-  _globals['_SCHEDULERSERVICE']._serialized_end=1713
+  _globals['_STARTSANDBOXREQUEST']._serialized_end=471
+  _globals['_STOPSANDBOXREQUEST']._serialized_start=473
+  _globals['_STOPSANDBOXREQUEST']._serialized_end=513
+  _globals['_STOPSANDBOXRESPONSE']._serialized_start=515
+  _globals['_STOPSANDBOXRESPONSE']._serialized_end=536
+  _globals['_GETSANDBOXREQUEST']._serialized_start=538
+  _globals['_GETSANDBOXREQUEST']._serialized_end=577
+  _globals['_LISTSANDBOXESREQUEST']._serialized_start=579
+  _globals['_LISTSANDBOXESREQUEST']._serialized_end=601
+  _globals['_LISTSANDBOXESRESPONSE']._serialized_start=603
+  _globals['_LISTSANDBOXESRESPONSE']._serialized_end=676
+  _globals['_WATCHSANDBOXESREQUEST']._serialized_start=678
+  _globals['_WATCHSANDBOXESREQUEST']._serialized_end=701
+  _globals['_WATCHSANDBOXESRESPONSE']._serialized_start=704
+  _globals['_WATCHSANDBOXESRESPONSE']._serialized_end=834
+  _globals['_SANDBOX']._serialized_start=837
+  _globals['_SANDBOX']._serialized_end=1216
+  _globals['_SCHEDULERSERVICE']._serialized_start=1219
+  _globals['_SCHEDULERSERVICE']._serialized_end=1730
 # @@protoc_insertion_point(module_scope)

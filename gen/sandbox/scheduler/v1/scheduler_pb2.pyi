@@ -70,6 +70,7 @@ class StartSandboxRequest(_message.Message):
     RESOURCES_FIELD_NUMBER: _builtins.int
     DOMAIN_FIELD_NUMBER: _builtins.int
     PACKAGES_FIELD_NUMBER: _builtins.int
+    PRELOAD_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     generation: _builtins.int
     """Grows by one each time the session is recovered: generation 2 is another
@@ -86,6 +87,12 @@ class StartSandboxRequest(_message.Message):
     def packages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Python requirements (PEP 508) that code in the sandbox can import."""
 
+    @_builtins.property
+    def preload(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of packages among them whose modules are imported ahead of runs. Only what the
+        operator chose: that code runs in the sandbox's interpreter before a run is closed in.
+        """
+
     def __init__(
         self,
         *,
@@ -96,10 +103,11 @@ class StartSandboxRequest(_message.Message):
         resources: _session_pb2.Resources | None = ...,
         domain: _builtins.str = ...,
         packages: _abc.Iterable[_builtins.str] | None = ...,
+        preload: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["domain", b"domain", "generation", b"generation", "packages", b"packages", "resources", b"resources", "runtime_type", b"runtime_type", "session_id", b"session_id", "template_id", b"template_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["domain", b"domain", "generation", b"generation", "packages", b"packages", "preload", b"preload", "resources", b"resources", "runtime_type", b"runtime_type", "session_id", b"session_id", "template_id", b"template_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
