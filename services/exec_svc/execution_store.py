@@ -19,6 +19,7 @@ from exec_svc.session_store import dispatched_rows, session_row
 from exec_svc.validation import NewExecution
 
 QUOTA_WINDOW = timedelta(minutes=1)
+KEY_LIFETIME = timedelta(hours=24)
 QUEUE_LIMIT = 10  # executions of one session that wait, besides those that run
 
 _ALPHABET = string.ascii_lowercase + string.digits
@@ -81,7 +82,7 @@ class ExecutionStore:
         if session is None or session.domain != domain:
             raise NotFound("Session", new.session_id)
         if idempotency_key is not None:
-            earlier = _earlier(connection, domain, idempotency_key, new.digest)
+            earlier = _earlier(connection, domain, idempotency_key, new.digest, now)
             if earlier is not None:
                 return earlier
         if not session.open:
@@ -292,12 +293,20 @@ def _check_quota(connection: sa.Connection, principal: Principal, now: datetime)
         )
 
 
-def _earlier(connection: sa.Connection, domain: str, key: str, digest: str) -> Accepted | None:
-    """What the key made before. Raises StateConflict if that was another request."""
+def _earlier(
+    connection: sa.Connection, domain: str, key: str, digest: str, now: datetime
+) -> Accepted | None:
+    """What the key made before; one that is too old is forgotten.
+
+    Raises StateConflict if that was another request.
+    """
+    keys = idempotency_keys
+    ours = (keys.c.domain == domain, keys.c.key == key)
+    connection.execute(sa.delete(keys).where(*ours, keys.c.created_at <= now - KEY_LIFETIME))
     found = connection.execute(
-        sa.select(idempotency_keys.c.request_hash, executions)
-        .join(executions, executions.c.execution_id == idempotency_keys.c.execution_id)
-        .where(idempotency_keys.c.domain == domain, idempotency_keys.c.key == key)
+        sa.select(keys.c.request_hash, executions)
+        .join(executions, executions.c.execution_id == keys.c.execution_id)
+        .where(*ours)
     )
     row = found.one_or_none()
     if row is None:

@@ -33,6 +33,7 @@ class Submitter:
         principal: str = "tok_1",
         limit: int | None = 2,
         key: str | None = None,
+        code: str = "1",
     ) -> Accepted:
         """Submits at `seconds` after the beginning."""
         quotas = Quotas(executions_per_minute=limit)
@@ -40,7 +41,7 @@ class Submitter:
         return await self._store.insert(
             new_execution(
                 session_id=SESSION,
-                code="1",
+                code=code,
                 language="python",
                 timeout=None,
                 event_json=b"",
