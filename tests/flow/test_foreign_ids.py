@@ -177,14 +177,16 @@ def _another(known: str) -> str:
 def untouched(owner: Domain, foreign: dict[str, str]) -> Iterator[None]:
     """Whatever a stranger tries, the owner sees what was there before."""
 
+    session = f"/sessions/{foreign['session_id']}"
+
     def look() -> list[Any]:
-        session = owner.get(f"/sessions/{foreign['session_id']}")
-        session["usage"] = None
+        file = owner.http.get(f"/api/v1{session}/files/{PATH}")
         container = owner.get(f"/containers/{foreign['container_id']}")
-        executions = owner.get(f"/sessions/{foreign['session_id']}/executions")
-        return [session, container["status"], executions]
+        seen = owner.get(session), owner.get(f"{session}/executions"), owner.get(f"{session}/files")
+        return [*seen, container["status"], file.content]
 
     before = look()
+    assert before[-1] == b"whole\n"
     yield
     assert look() == before
 
