@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from tests.contract.callers import Rest, check_error
+from tests.contract.test_contract_limits import DOCUMENT
 
 NOBODYS_SESSION = "/sessions/sess_0000000000000000"
 NOBODYS_EXECUTION = "/executions/exec_20200101_00000000"
@@ -28,6 +29,15 @@ CALLS = [
     ("GET", "/containers/nobodys"),
     ("GET", "/containers/nobodys/status"),
     ("GET", "/containers/nobodys/logs"),
+    ("GET", f"{NOBODYS_SESSION}/files"),
+    ("POST", f"{NOBODYS_SESSION}/files/upload"),
+    ("GET", f"{NOBODYS_SESSION}/files/a/b"),
+    ("DELETE", f"{NOBODYS_SESSION}/files/a/b"),
+    ("GET", "/templates"),
+    ("POST", "/templates"),
+    ("GET", "/templates/no-such"),
+    ("PUT", "/templates/no-such"),
+    ("DELETE", "/templates/no-such"),
 ]
 NAMED = [f"{verb} {path}" for verb, path in CALLS]
 
@@ -112,6 +122,10 @@ ERRORS: list[tuple[str, str, dict[str, Any], int, str, str]] = [
     ("POST", f"{NOBODYS_EXECUTION}/cancel", {}, 404, "ExecutionNotFound", "exec_"),
     ("POST", "/sessions", {"json": {"template_id": "no"}}, 404, "TemplateNotFound", "no"),
     ("GET", "/containers/nobodys", {}, 404, "ContainerNotFound", "nobodys"),
+    ("GET", "/templates/no", {}, 404, "TemplateNotFound", "no"),
+    ("DELETE", "/templates/no", {}, 404, "TemplateNotFound", "no"),
+    ("GET", f"{NOBODYS_SESSION}/files", {}, 404, "SessionNotFound", "sess_"),
+    ("GET", f"{NOBODYS_SESSION}/files/x", {}, 404, "SessionNotFound", "sess_"),
     # unknown routes, and known ones with another method
     ("GET", "/nothing", {}, 404, "NotFound", "/api/v1/nothing"),
     ("GET", "", {}, 404, "NotFound", "/api/v1"),
@@ -138,6 +152,29 @@ def test_error_row(
     page = rest.http.get(answer.json()["error_link"])
     assert page.status_code == 200
     assert page.text.startswith(f"# Sandbox.{code}\n")
+
+
+def test_a_file_that_is_not_there(shared: tuple[Rest, str]) -> None:
+    rest, session = shared
+    rest.execute(session, "open('is-there', 'w').write('x')")
+    assert rest.call("GET", f"/sessions/{session}/files/is-there").text == "x"
+
+    for verb in ("GET", "DELETE"):
+        answer = rest.call(verb, f"/sessions/{session}/files/not/there")
+        assert (answer.status_code, answer.json()["error_code"]) == (404, "Sandbox.FileNotFound")
+
+
+def test_every_binding_is_among_the_calls() -> None:
+    """So that what is tested of every call is tested of one that is added, too."""
+    bindings = {
+        (verb.upper(), re.sub(r"\{\w+\}", "X", path))
+        for path, item in DOCUMENT["paths"].items()
+        for verb in item
+        if path != "/api/v1/health"
+    }
+    names = rf"({NOBODYS_SESSION[10:]}|{NOBODYS_EXECUTION[12:]}|nobodys|no-such|a/b)"
+
+    assert {(verb, "/api/v1" + re.sub(names, "X", path)) for verb, path in CALLS} == bindings
 
 
 def test_a_field_that_is_not_known_is_ignored(rest: Rest) -> None:
