@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo up down status logs test lint gen lock clean
+.PHONY: help demo up down status logs test bench lint gen lock clean
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -40,6 +40,9 @@ logs: $(VENV)/.runtime ## The services' logs
 
 test: $(VENV)/.dev ## All tests
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
+
+bench: $(VENV)/.dev ## Benchmarks: what an execution costs, as ratios within one run
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(VENV)/.dev ## ruff, mypy, buf, generated code, import borders, Envoy's configuration
 	@scripts/lint.sh

@@ -1,0 +1,68 @@
+"""One execution at a time: REST through Envoy against the interpreter itself, interleaved."""
+
+from __future__ import annotations
+
+import time
+
+from benchmarks import bare
+from benchmarks.figures import Report, row
+from benchmarks.rest import Rest
+from tests.flow.stack import Stack
+
+HANDLER = "def handler(event): pass"
+
+
+def python(stack: Stack, runs: int) -> Report:
+    report = Report("An empty Python handler over REST, with wait")
+    client = Rest(stack)
+    session = client.session()
+    rest, plain, isolated = [], [], []
+    with bare.bwrap() as (sandbox, tools):
+        interpreter = str(tools.python)
+        for index in range(runs + 5):
+            begun = time.perf_counter()
+            client.run(session, HANDLER)
+            measured = time.perf_counter() - begun
+            bare_python = bare.seconds([interpreter, "-c", "pass"])
+            under_bwrap = sandbox.seconds(interpreter, "-c", "pass")
+            if index >= 5:  # the first ones warm up
+                rest.append(measured)
+                plain.append(bare_python)
+                isolated.append(under_bwrap)
+    client.delete(session)
+    client.close()
+    first, second = row("python3 -c pass", plain), row("bwrap … python3 -c pass", isolated)
+    report.rows = [
+        first,
+        second,
+        row("REST execute", rest, (first.name, first.median / 1000), "≤ 0.5"),
+        row("REST execute, again", rest, (second.name, second.median / 1000), "≤ 0.3"),
+    ]
+    return report
+
+
+def other_languages(stack: Stack, runs: int) -> Report:
+    report = Report("JavaScript and shell over REST, against their interpreters under bwrap")
+    client = Rest(stack)
+    session = client.session()
+    programs = {
+        "javascript": ("exports.handler = () => null", (bare.NODE, "-e", "0")),
+        "shell": (":", ("/bin/bash", "-c", ":")),
+    }
+    with bare.bwrap() as (sandbox, _):
+        for language, (code, command) in programs.items():
+            rest, isolated = [], []
+            for index in range(runs + 3):
+                begun = time.perf_counter()
+                client.run(session, code, language)
+                measured = time.perf_counter() - begun
+                under_bwrap = sandbox.seconds(*command)
+                if index >= 3:
+                    rest.append(measured)
+                    isolated.append(under_bwrap)
+            first = row(f"bwrap … {command[0].rpartition('/')[2]}", isolated)
+            base = (first.name, first.median / 1000)
+            report.rows += [first, row(f"REST execute, {language}", rest, base, "≤ 1.3")]
+    client.delete(session)
+    client.close()
+    return report
