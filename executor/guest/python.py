@@ -32,7 +32,8 @@ def run(code: str, event: str, result: int) -> NoReturn:
     module.__dict__.update(__builtins__=__builtins__, __file__=FILENAME)
     sys.modules["__main__"] = module
     sys.argv = [FILENAME]
-    sys.path = ["/workspace", *(entry for entry in sys.path if not entry.startswith("/run/guest"))]
+    own = ("/run/guest", PACKAGES)  # the latter is there already in a fork of the zygote
+    sys.path = ["/workspace", *(entry for entry in sys.path if not entry.startswith(own))]
     if os.path.isdir(PACKAGES):
         # Last: a package can add modules, and never take the place of a standard one.
         sys.path.append(PACKAGES)
