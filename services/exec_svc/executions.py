@@ -158,10 +158,14 @@ class Executions:
                     yield await self._event(event)
                     if event.kind == "result":
                         return
-                if not rows:
-                    if (await self._store.get(execution_id)).status in FINAL:
-                        return  # the reader had seen everything already
+                if rows:
+                    continue
+                row = await self._store.get(execution_id)
+                if row.status not in FINAL:
                     await changed.wait()
+                elif row.last_event <= after:
+                    return  # the reader had seen everything already
+                # Otherwise it ended between the two looks, and its last events are there now.
 
     async def _event(self, event: Row) -> pb.ExecutionEvent:
         if event.kind in ("stdout", "stderr"):
