@@ -9,6 +9,7 @@ import secrets
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from scheduler_svc.runtimes.cgroups import Cgroups
 from cli import proctree
 from cli.client import Client
 from executor.runs import IDLE_SANDBOXES
+from tests.edge.collector import collecting
 from tests.flow.stack import Stack
 from tests.support import PATIENCE
 
@@ -49,6 +51,9 @@ class Arena:
             path.write_text(self.planted[path.name])
             path.chmod(0o600)
         self.stack.environment["PLANTED"] = self.planted["environment"]
+        self._traces = ExitStack()
+        self._collector = self._traces.enter_context(collecting())
+        self.stack.environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = self._collector.endpoint
         self.stack.sandbox("up")
         self.client: Client = self.stack.client()
         self.bystander: str = self.client.create_session("python-basic")["session_id"]
@@ -73,6 +78,11 @@ class Arena:
             self.client.close()
         finally:
             self.stack.sandbox("down")
+            self._traces.close()
+        spans = list(self._collector.spans.queue)
+        assert any(each.span.name == "sandbox.run" for each in spans)
+        for each in spans:
+            assert not re.search(SECRET, str(each.span)), each.span.name
         places = self.stack.places
         written = [*places.logs.iterdir(), *places.sandboxes.rglob("*"), *places.data.glob("*.db*")]
         for path in written:
