@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from executor.bwrap import IsolationError
-from executor.sandbox import Sandbox
+from executor.cell import Cell
 
 log = logging.getLogger(__name__)
 
@@ -20,10 +20,10 @@ class Pool:
     the caller waits, and raises what that raises.
     """
 
-    def __init__(self, make: Callable[[], Awaitable[Sandbox]], size: int) -> None:
+    def __init__(self, make: Callable[[], Awaitable[Cell]], size: int) -> None:
         self._make = make
         self._size = size
-        self._idle: deque[Sandbox] = deque()
+        self._idle: deque[Cell] = deque()
         self._refill: asyncio.Task[None] | None = None
         self._first = asyncio.Event()  # the first refill made a sandbox, or gave up
 
@@ -34,15 +34,18 @@ class Pool:
         if not self._idle:
             self._idle.append(await self._make())
 
-    async def take(self) -> Sandbox:
-        sandbox = self._idle.popleft() if self._idle else await self._make()
+    async def take(self) -> Cell:
+        cell = self._idle.popleft() if self._idle else await self._make()
         self.refill()
-        return sandbox
+        return cell
 
     def refill(self) -> None:
         """Starts making what is missing, in the background."""
         if self._refill is None or self._refill.done():
             self._refill = asyncio.create_task(self._fill())
+
+    def idle(self) -> list[Cell]:
+        return list(self._idle)
 
     async def close(self) -> None:
         if self._refill is not None:

@@ -13,7 +13,8 @@ from sandbox.executor.v1 import link_pb2 as pb
 
 from executor import artifacts, outcome
 from executor.bwrap import IsolationError, default_environment
-from executor.cgroups import Cgroups, Group, Limits, Used
+from executor.cell import Cell
+from executor.cgroups import Cgroups, Limits
 from executor.pool import Pool
 from executor.sandbox import Job, Sandbox
 from executor.spool import Spool
@@ -65,10 +66,11 @@ class Runs:
         self._workspace = workspace
         self._spool = spool
         self._cgroups = cgroups
+        self._limits: Limits | None = None
         self._environment = default_environment(with_packages=packages is not None)
         self._config = pb.SessionConfig()
         self._workshop = Workshop(workspace, packages, preload)
-        self._pool = Pool(self._workshop.make, IDLE_SANDBOXES)
+        self._pool = Pool(self._make, IDLE_SANDBOXES)
         self._running: dict[Key, _Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -79,8 +81,12 @@ class Runs:
     async def configure(self, config: pb.SessionConfig) -> str:
         """Applies a session's configuration. Answers why nothing can run here, or ""."""
         self._config = config
+        self._limits = Limits(config.memory_bytes, config.max_processes, config.cpus)
         try:
             await self._pool.prove()
+            # Those that were made before the limits were known.
+            for cell in self._pool.idle():
+                await self._bind(cell)
         except (IsolationError, OSError) as error:
             return str(error)
         return ""
@@ -171,14 +177,18 @@ class Runs:
             max_processes=self._config.max_processes,
             timeout_seconds=run.timeout_seconds,
         )
-        sandbox = await self._pool.take()
-        group = None
+        cell = await self._pool.take()
+        sandbox = cell.sandbox
+        oom = -1
+        loop = asyncio.get_running_loop()
         try:
-            group = self._bound(sandbox, state)
+            await self._bind(cell)
+            if cell.group is not None and cell.group.oom >= 0:
+                oom = cell.group.oom
+                loop.add_reader(oom, state.stop, "memory")
             state.sandbox = sandbox
             if state.stopped is not None:
                 sandbox.kill()
-            loop = asyncio.get_running_loop()
             clock = loop.call_later(run.timeout_seconds, state.stop, "timeout")
 
             async def output(stream: str, data: bytes) -> None:
@@ -188,7 +198,6 @@ class Runs:
                 await self._output(run.run, state, stream, data[:whole])
 
             try:
-                state.begun = True
                 with trace.span("sandbox.run"):
                     end = await sandbox.run(job, output)
                 for stream, rest in state.partial.items():
@@ -197,21 +206,24 @@ class Runs:
                 clock.cancel()
         finally:
             state.sandbox = None
-            await sandbox.close()
-            used = _unbound(group)
+            if oom >= 0:
+                loop.remove_reader(oom)
+            used = await cell.close()
         return outcome.decide(end, job, stopped=state.stopped, used=used)
 
-    def _bound(self, sandbox: Sandbox, state: _Run) -> Group | None:
-        """Puts a sandbox into a control group of its own, before it has a job."""
-        if self._cgroups is None:
-            return None
-        group = self._cgroups.make(
-            Limits(self._config.memory_bytes, self._config.max_processes, self._config.cpus)
-        )
-        group.add(sandbox.init())
-        if group.oom >= 0:
-            asyncio.get_running_loop().add_reader(group.oom, state.stop, "memory")
-        return group
+    async def _make(self) -> Cell:
+        cell = Cell(await self._workshop.make())
+        try:
+            await self._bind(cell)
+        except OSError:
+            await cell.close()
+            raise
+        return cell
+
+    async def _bind(self, cell: Cell) -> None:
+        """Bounds a sandbox, as soon as the session's limits are known."""
+        if self._cgroups is not None and self._limits is not None:
+            await cell.bind(self._cgroups, self._limits)
 
     async def _output(self, ref: pb.RunRef, state: _Run, stream: str, data: bytes) -> None:
         room = MAX_OUTPUT_BYTES - state.kept[stream]
@@ -225,17 +237,6 @@ class Runs:
         kind = pb.Output.STREAM_STDOUT if stream == "stdout" else pb.Output.STREAM_STDERR
         message = pb.ConnectRequest(output=pb.Output(run=ref, stream=kind, data=data))
         await self._spool.append_when_room(message)
-
-
-def _unbound(group: Group | None) -> Used | None:
-    """Removes the control group of a run that has ended; what it used."""
-    if group is None:
-        return None
-    if group.oom >= 0:
-        asyncio.get_running_loop().remove_reader(group.oom)
-    used = group.used()
-    group.remove()
-    return used
 
 
 def _whole_characters(data: bytes) -> int:

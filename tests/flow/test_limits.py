@@ -82,6 +82,8 @@ async def test_groups_of_runs_leave_with_them(exec_service: ExecService) -> None
     for _ in range(3):
         await exec_service.run(session, "print(1)")
     sandbox_id = f"sbx_{session[5:]}-1"
+    await exec_service.detach(session)
+    assert exec_service.executors[0].wait(60) == 0
     for _, parent in Cgroups()._parents():
         group = parent / "sandbox" / sandbox_id
         assert group.is_dir()

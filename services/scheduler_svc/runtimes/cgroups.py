@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
+import select
+import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +18,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 CONTROLLERS = ("memory", "pids", "cpu", "cpuacct")
+SECONDS_TO_END = 10
 _NAME = "sandbox"
 
 
@@ -48,11 +51,13 @@ class Cgroups:
         return ",".join(made)
 
     def remove(self, sandbox_id: str) -> None:
-        """Removes them; absent is fine. Its processes are gone."""
+        """Removes them and ends what is still in them; absent is fine. May wait: not for
+        the event loop. OSError when a process does not end within SECONDS_TO_END."""
         for _, parent in self._parents():
             group = parent / _NAME / sandbox_id
             for below in (*group.glob("*/"), group):
                 with suppress(FileNotFoundError):
+                    _empty(below)
                     below.rmdir()
 
     def _parents(self) -> Iterator[tuple[str, Path]]:
@@ -69,6 +74,24 @@ class Cgroups:
                 if name in CONTROLLERS:
                     # Below our own, so that what bounds us bounds them.
                     yield name, self._root / name / path.lstrip("/")
+
+
+def _empty(group: Path) -> None:
+    """Kills the group's processes and waits for each. An executor that was killed leaves its
+    sandboxes dying: the kernel ends them, but not before the executor is reaped."""
+    for line in (group / "cgroup.procs").read_text().split():
+        try:
+            pidfd = os.pidfd_open(int(line))
+        except ProcessLookupError:
+            continue
+        try:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            ended = select.poll()
+            ended.register(pidfd, select.POLLIN)
+            ended.poll(SECONDS_TO_END * 1000)
+        finally:
+            os.close(pidfd)
 
 
 def _delegate(parent: Path, group: Path) -> None:

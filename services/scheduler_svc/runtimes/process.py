@@ -314,7 +314,7 @@ class ProcessRuntime:
         if sandbox.process and sandbox.follower:
             await end_tree(sandbox.process, self._grace)
             await sandbox.follower
-        self._cgroups.remove(sandbox_id)
+        await asyncio.to_thread(self._cgroups.remove, sandbox_id)
         await asyncio.to_thread(shutil.rmtree, self._home(sandbox_id))
         await sandbox.let_go()
         del self._sandboxes[sandbox_id]
