@@ -12,7 +12,9 @@ import pytest
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf import empty_pb2
 from sandbox.session.v1 import session_pb2
+from sandbox_rpc.errors import InvalidParameter
 
+from tests.edge.envoy_process import RunningEdge
 from tests.edge.upstream import Script
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -156,6 +158,11 @@ async def test_numbers_are_numbers_and_times_are_rfc_3339(
         ("GET", "/api/v1/executions/e/status", "GetExecutionStatus"),
         ("POST", "/api/v1/executions/e/cancel", "CancelExecution"),
         ("GET", "/api/v1/executions/e/result?wait=0.5", "GetExecutionResultJson"),
+        ("GET", "/api/v1/sessions/s/files?prefix=a%2Fb&limit=1&offset=0", "ListFiles"),
+        ("GET", "/api/v1/sessions/s/files/f", "GetFileContent"),
+        ("GET", "/api/v1/sessions/s/files/dir/upload", "GetFileContent"),
+        ("DELETE", "/api/v1/sessions/s/files/dir/f", "DeleteFile"),
+        ("POST", "/api/v1/sessions/s/files/upload", "UploadFileForm"),
     ],
 )
 async def test_each_call_has_its_route(
@@ -165,6 +172,96 @@ async def test_each_call_has_its_route(
 
     assert answer.status_code == 200
     assert [call.method for call in script.calls] == [rpc]
+
+
+@pytest.mark.parametrize(
+    ("written", "path"),
+    [
+        ("a/b/c", "a/b/c"),
+        ("a%2Fb", "a/b"),
+        ("..%2Fb", "../b"),
+        ("%2Fetc", "/etc"),
+        ("100%25", "100%"),
+        ("a%252Fb", "a%2Fb"),
+        ("a%3Fb%23c%26d%3Be", "a?b#c&d;e"),
+        ("a+b%20c", "a+b c"),
+        ("a:b", "a:b"),
+        ("%E6%97%A5", "日"),
+        ("a%0Ab%22%5C", 'a\nb"\\'),
+    ],
+)
+async def test_a_files_path_is_unescaped_once_and_whole(
+    client: httpx.AsyncClient, script: Script, written: str, path: str
+) -> None:
+    answer = await client.get(f"/api/v1/sessions/s/files/{written}")
+
+    assert answer.status_code == 200
+    assert (script.calls[-1].request.session_id, script.calls[-1].request.path) == ("s", path)
+
+
+async def test_an_upload_comes_in_pieces(client: httpx.AsyncClient, script: Script) -> None:
+    """Far larger than what may be buffered, and answered only after its end."""
+    received = []
+
+    async def note(request: Any, context: Any) -> None:
+        received.append((request.session_id, request.body.content_type, len(request.body.data)))
+
+    script.answers["UploadFileForm"] = note
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+
+    answer = await client.post(
+        "/api/v1/sessions/s/files/upload", content=bytes(20 * 2**20), headers=headers
+    )
+
+    assert answer.status_code == 200
+    assert received[0][:2] == ("s", "multipart/form-data; boundary=b")
+    assert sum(size for _, _, size in received) == 20 * 2**20
+    assert max(size for _, _, size in received) <= 2 * 2**20
+
+
+async def test_an_upload_that_is_refused_before_its_end(
+    client: httpx.AsyncClient, script: Script
+) -> None:
+    script.raises("UploadFileForm", InvalidParameter("Field 'path' is wrong"))
+
+    answer = await client.post("/api/v1/sessions/s/files/upload", content=bytes(1000))
+
+    assert answer.status_code == 400
+    assert answer.json()["error_detail"] == "Field 'path' is wrong"
+
+
+async def test_downloads_are_plain_http(
+    client: httpx.AsyncClient, edge: RunningEdge, script: Script
+) -> None:
+    """The answer of the file server passes as it is: length, ranges, and a cut."""
+    asked: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        asked.append(head.split(b"\r\n")[0])
+        status = b"200 OK"
+        if b"range:" in head:
+            status = b"206 Partial Content\r\ncontent-range: bytes 0-4/9"
+        writer.write(b'HTTP/1.1 %b\r\ncontent-length: 5\r\netag: "e"\r\n\r\n' % status)
+        writer.write(b"" if head.startswith(b"HEAD") else b"12" if b"cut" in head else b"12345")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_unix_server(answer, edge.directory / "files.sock")
+    async with server:
+        url = "/api/v1/downloads/s/a%2Fb%20c?file=1&signature=2"
+        whole = await client.get(url)
+        part = await client.get(url, headers={"range": "bytes=0-4"})
+        head = await client.head(url)
+        with pytest.raises(httpx.RemoteProtocolError):
+            await client.get("/api/v1/downloads/cut")
+
+    assert (whole.status_code, whole.content) == (200, b"12345")
+    assert (whole.headers["content-length"], whole.headers["etag"]) == ("5", '"e"')
+    assert (part.status_code, part.headers["content-range"]) == (206, "bytes 0-4/9")
+    assert (head.status_code, head.headers["content-length"], head.content) == (200, "5", b"")
+    assert asked[0] == f"GET {url} HTTP/1.1".encode()
+    assert script.calls == []
 
 
 async def test_health_needs_no_token(client: httpx.AsyncClient) -> None:

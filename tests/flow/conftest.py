@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest_asyncio
 
+from tests.edge import envoy_process
 from tests.flow.execution import ExecService
+from tests.flow.files import FileService
 from tests.support import Keys, Platform
 
 
@@ -16,4 +18,15 @@ async def exec_service(place: Path, keys: Keys, platform: Platform) -> AsyncIter
     service = ExecService(place, keys, platform)
     await service.start()
     yield service
+    await service.close()
+
+
+@pytest_asyncio.fixture
+async def file_service(place: Path, keys: Keys, platform: Platform) -> AsyncIterator[FileService]:
+    service = FileService(place, keys, platform)
+    await service.start()
+    with envoy_process.running(place) as edge:
+        service.connect(edge.url)
+        yield service
+        await service.disconnect()
     await service.close()

@@ -6,6 +6,7 @@ to the client like one that has ended. The edge sends /api/v1/downloads/ here.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -150,15 +151,15 @@ def _error(error: SandboxError) -> web.Response:
     status = next((_STATUS[kind] for kind in type(error).mro() if kind in _STATUS), None)
     if status is None:
         error, status = InternalError("the service log has the reason"), 500
-    response = web.json_response(
-        {
-            "error_code": error.error_code,
-            "description": error.description,
-            "error_detail": error.detail,
-            "error_link": link_of(error.error_code),
-            "solution": error.solution,
-        },
-        status=status,
+    body = {
+        "error_code": error.error_code,
+        "description": error.description,
+        "error_detail": error.detail,
+        "error_link": link_of(error.error_code),
+        "solution": error.solution,
+    }
+    response = web.Response(
+        status=status, body=json.dumps(body).encode(), content_type="application/json"
     )
     if error.retry_after is not None:
         response.headers["retry-after"] = str(error.retry_after)

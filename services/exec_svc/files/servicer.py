@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -12,17 +14,18 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from sandbox.execution.v1 import files_pb2 as pb
 from sandbox.execution.v1 import files_pb2_grpc
 from sandbox_rpc.auth import caller
-from sandbox_rpc.errors import InvalidParameter, StateConflict
+from sandbox_rpc.errors import InvalidParameter, SandboxError, StateConflict, TooManyRequests
 
 from exec_svc.files.files import Files
 from exec_svc.files.form import Form
-from exec_svc.files.limits import MAX_INLINE_BYTES
+from exec_svc.files.limits import MAX_FILE_BYTES, MAX_INLINE_BYTES
 from exec_svc.files.tickets import Tickets
 from exec_svc.files.transfers import Uploaded
 from exec_svc.files.version import Version
 from exec_svc.validation import DEFAULT_LIMIT, MAX_LIMIT
 
 MAX_OFFSET = 100_000
+_DISCARD_SECONDS = 10.0
 # What a Timestamp can say; a program may give its files any time.
 _FIRST_NS = -62_135_596_800 * 10**9
 _LAST_NS = 253_402_300_799 * 10**9
@@ -86,10 +89,21 @@ class FileRestServicer(files_pb2_grpc.FileRestServiceServicer):
         first = await anext(aiter(requests), None)
         if first is None:
             raise InvalidParameter("Field 'file' is required")
+        try:
+            return await self._upload(first, requests)
+        except TooManyRequests:
+            raise
+        except SandboxError:
+            await _discard(requests)
+            raise
+
+    async def _upload(
+        self, first: pb.UploadFileFormRequest, rest: AsyncIterator[pb.UploadFileFormRequest]
+    ) -> pb.UploadedFile:
         async with self._files.uploading(first.session_id, caller()) as upload:
             form = Form(first.body.content_type, upload.write, upload.check)
             await upload.run(form.feed, first.body.data)
-            async for request in requests:
+            async for request in rest:
                 await upload.run(form.feed, request.body.data)
             return to_uploaded(await upload.publish(form.finish()))
 
@@ -104,6 +118,21 @@ class FileRestServicer(files_pb2_grpc.FileRestServiceServicer):
             data = await download.whole()
         await context.send_initial_metadata(tuple(headers(version).items()))
         return HttpBody(content_type=version.mime_type, data=data)
+
+
+async def _discard(requests: AsyncIterator[pb.UploadFileFormRequest]) -> None:
+    """Reads the rest of a refused upload, within limits.
+
+    Most clients of HTTP/1.1 read an answer only after they have sent everything; where the
+    edge hangs up before that, they see a broken connection and not the reason.
+    """
+    size = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_DISCARD_SECONDS):
+            async for request in requests:
+                size += len(request.body.data)
+                if size > MAX_FILE_BYTES:
+                    return
 
 
 def headers(version: Version) -> dict[str, str]:
