@@ -26,7 +26,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 from urllib.parse import quote
 
 import httpx
@@ -249,6 +249,49 @@ class Client:
             longer=wait or 0,
         )
 
+    def files(self, session_id: str, **filters: Any) -> Json:
+        """{files, total} of a session's workspace; `filters` are prefix, limit, offset."""
+        return self._call("GET", f"/api/v1/sessions/{_segment(session_id)}/files", query=filters)
+
+    def upload_file(self, session_id: str, path: str, file: BinaryIO) -> Json:
+        """Stores what `file` holds, at most 100 MiB, under `path`: {path, size, sha256}."""
+        url = f"/api/v1/sessions/{_segment(session_id)}/files/upload"
+        return self._call("POST", url, form={"path": path}, file=file)
+
+    def delete_file(self, session_id: str, path: str) -> None:
+        self._call("DELETE", _file_url(session_id, path))
+
+    def download_file(self, session_id: str, path: str, to: BinaryIO) -> None:
+        """Writes the bytes of a file to `to`; when it returns, they are all there.
+
+        A download that breaks is taken up where it broke. Raises Unreachable when that
+        fails STREAM_ATTEMPTS times in a row, or the file has changed meanwhile.
+        """
+        done, etag, failures = 0, "", 0
+        while True:
+            headers = {"range": f"bytes={done}-", "if-range": etag} if done else {}
+            try:
+                with self._http.stream(
+                    "GET", _file_url(session_id, path), headers=headers, follow_redirects=True
+                ) as response:
+                    if not response.is_success:
+                        response.read()
+                        raise _error(response)
+                    if done and response.status_code != 206:
+                        raise Unreachable(f"{self._url}: '{path}' changed while it was read")
+                    etag = response.headers.get("etag", "")
+                    for piece in response.iter_raw():
+                        to.write(piece)
+                        done += len(piece)
+                        failures = 0
+            except httpx.TransportError as error:
+                failures += 1
+                if failures == STREAM_ATTEMPTS:
+                    raise Unreachable(f"{self._url}: {error}") from error
+            else:
+                return
+            time.sleep(FIRST_RETRY_SECONDS * 2 ** (failures - 1))
+
     def containers(self, **filters: Any) -> Json:
         """{containers, total}; `filters` are status, runtime_type, limit, offset."""
         return self._call("GET", "/api/v1/containers", query=filters)
@@ -334,6 +377,8 @@ class Client:
         *,
         query: Mapping[str, Any] | None = None,
         body: Json | None = None,
+        form: Mapping[str, str] | None = None,
+        file: BinaryIO | None = None,
         idempotency_key: str | None = None,
         longer: float = 0,
     ) -> Json:
@@ -349,6 +394,8 @@ class Client:
                 params=dict(query or {}),
                 headers=headers,
                 content=content,
+                data=form,
+                files=None if file is None else {"file": file},
                 timeout=self._timeout + longer,
             )
         except httpx.TransportError as error:
@@ -398,6 +445,13 @@ def _error_body(response: httpx.Response) -> Json:
     except ValueError:
         return {}
     return body if isinstance(body, dict) else {}
+
+
+def _file_url(session_id: str, path: str) -> str:
+    """ValueError for a path that a URL cannot hold: '..' would name the directory above."""
+    if path in ("", ".", ".."):
+        raise ValueError(f"{path!r} is not the path of a file")
+    return f"/api/v1/sessions/{_segment(session_id)}/files/{_segment(path)}"
 
 
 def _segment(value: str) -> str:
