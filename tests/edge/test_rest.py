@@ -14,7 +14,7 @@ from google.protobuf import empty_pb2
 from sandbox.session.v1 import session_pb2
 from sandbox_rpc.errors import InvalidParameter
 
-from tests.edge.envoy_process import RunningEdge
+from tests.edge.envoy_process import RunningEdge, ask_admin
 from tests.edge.upstream import Script
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -217,6 +217,26 @@ async def test_an_upload_comes_in_pieces(client: httpx.AsyncClient, script: Scri
     assert received[0][:2] == ("s", "multipart/form-data; boundary=b")
     assert sum(size for _, _, size in received) == 20 * 2**20
     assert max(size for _, _, size in received) <= 2 * 2**20
+
+
+async def test_an_upload_is_not_kept(
+    client: httpx.AsyncClient, edge: RunningEdge, script: Script
+) -> None:
+    """Not for a retry either: it is the memory of the edge that many uploads share."""
+    received, allocated = 0, 0
+
+    async def weigh(request: Any, context: Any) -> None:
+        nonlocal received, allocated
+        received += len(request.body.data)
+        _, memory = await asyncio.to_thread(ask_admin, edge.admin_socket, "/memory")
+        allocated = max(allocated, int(json.loads(memory)["allocated"]))
+
+    script.answers["UploadFileForm"] = weigh
+
+    await client.post("/api/v1/sessions/s/files/upload", content=bytes(80 * 2**20))
+
+    assert received == 80 * 2**20
+    assert allocated < 40 * 2**20
 
 
 async def test_an_upload_that_is_refused_before_its_end(
