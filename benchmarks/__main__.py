@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks import figures, machine
 from benchmarks.endurance import endurance
 from benchmarks.figures import Report
+from benchmarks.files import files
 from benchmarks.idle import idle
 from benchmarks.latency import other_languages, python
 from benchmarks.path import path
@@ -40,6 +41,7 @@ def main() -> None:
         "path": lambda: path(place / "traced", options.runs // 2),
         "endurance": lambda: endurance(stack, options.in_a_row),
         "idle": lambda: idle(stack, options.sessions),
+        "files": lambda: files(stack),
     }
     unknown = set(options.names) - set(benchmarks)
     if unknown:
