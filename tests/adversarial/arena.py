@@ -169,7 +169,7 @@ class Attack:
         executor = self.executor()
         eventually(lambda: not user_processes(executor))
         eventually(lambda: sandboxes(executor) <= IDLE_SANDBOXES + 1)  # and a zygote
-        eventually(lambda: not list(groups_of_runs(self._sandbox)))
+        eventually(lambda: len(groups_of_runs(self._sandbox)) <= IDLE_SANDBOXES)
 
 
 def plant() -> str:
@@ -208,12 +208,13 @@ def sandboxes(executor: int) -> int:
     return sum(inside[-1:] == [1] for inside in found)
 
 
-def groups_of_runs(sandbox: str) -> list[Path]:
-    return [
-        path
+def groups_of_runs(sandbox: str) -> set[str]:
+    """The names of a sandbox's control groups; each has one of every controller."""
+    return {
+        path.name
         for parent in control_groups()
         for path in (parent / "sandbox").glob(f"{sandbox}-*/run-*")
-    ]
+    }
 
 
 def remove(place: Path) -> None:
