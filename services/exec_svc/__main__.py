@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 
 from sandbox.execution.v1 import (
     attachment_pb2_grpc,
@@ -49,6 +50,9 @@ async def main() -> None:
     links = Links(sessions, store, journal, hub, spans)
     executions = Executions(sessions, store, journal, links, hub)
 
+    # A transfer holds two descriptors, a walk two for each level: more than the usual 1024.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     settings.workspaces.mkdir(mode=0o700, parents=True, exist_ok=True)
     workspaces = Workspaces(settings.workspaces)
     files, retention = Files(sessions, workspaces), Retention(sessions, workspaces)
