@@ -92,7 +92,7 @@ class FileRestServicer(files_pb2_grpc.FileRestServiceServicer):
         try:
             return await self._upload(first, requests)
         except TooManyRequests:
-            raise
+            raise  # the answer to overload must not wait
         except SandboxError:
             await _discard(requests)
             raise
